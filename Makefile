@@ -1,0 +1,72 @@
+# make run      evaluate the tiny model end to end: environment, llama.cpp, conversion with proof, exam, comparison
+# make test     lint, types and all tests, the Hugging Face reference recomputed
+# make convert  MODEL=folder-or-hub-id OUT=file.gguf   a checkpoint to GGUF, and the default of orin-run from then on
+# make env      only the environment (.venv), with orin-run in it
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL ?= microsoft/Phi-3-medium-4k-instruct
+OUT ?=
+CONVERT_FLAGS ?=
+
+# llama.cpp is compiled once per version, flags and processor, into a folder outside the checkout.
+LLAMA_VERSION := 0.3.36
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orin-run
+NVCC := $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+GPU := $(shell nvidia-smi -L 2>/dev/null | head -n 1)$(wildcard /dev/nvhost-gpu /dev/nvgpu)
+TEGRA := $(wildcard /etc/nv_tegra_release)
+CUDA := $(and $(NVCC),$(GPU))
+BACKEND := $(if $(CUDA),CUDA,CPU)
+LLAMA_FLAGS ?= $(if $(CUDA),-DGGML_CUDA=ON -DGGML_CUDA_NO_VMM=ON -DCMAKE_CUDA_ARCHITECTURES=$(if $(TEGRA),87,native),)
+PROCESSOR := $(shell uname -m)-$(shell grep -m 1 -iE '^(flags|features)' /proc/cpuinfo | cksum | cut -d ' ' -f 1)
+KEY := $(LLAMA_VERSION)-$(BACKEND)-$(PROCESSOR)-$(shell echo '$(LLAMA_FLAGS)' | cksum | cut -d ' ' -f 1)
+WHEELS := $(CACHE)/llama-cpp-python-$(KEY)
+
+TINY := tests/tiny_phi3
+REFERENCE := $(TINY)/reference
+
+.PHONY: run test env convert bench clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/run-stamp
+	@rm -rf runs/exam && mkdir -p models
+	@$(BIN)/python -m convert $(TINY)/checkpoint models/tiny-phi3.gguf
+	@$(BIN)/orin-run eval exam --model models/tiny-phi3.gguf --out runs/exam
+	@$(BIN)/orin-run diff runs/exam $(REFERENCE)/float32 $(REFERENCE)/bfloat16
+
+test: $(VENV)/test-stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+env: $(VENV)/run-stamp
+
+convert: $(VENV)/run-stamp
+	@$(BIN)/python -m convert --make-default $(CONVERT_FLAGS) $(MODEL) $(OUT)
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run-stamp: pyproject.toml | $(BIN)/python $(WHEELS)/built
+	@echo "installing orin-run into $(VENV) (llama.cpp backend: $(BACKEND))"
+	@$(BIN)/python -m pip install -q --find-links $(WHEELS) -e '.[convert,data]' 'llama-cpp-python==$(LLAMA_VERSION)'
+	@touch $@
+
+$(VENV)/test-stamp: $(VENV)/run-stamp
+	@echo "installing what the tests and the reference need (torch, transformers, ...)"
+	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@
+
+$(WHEELS)/built: | $(BIN)/python
+	@echo "compiling llama.cpp (llama-cpp-python $(LLAMA_VERSION), $(BACKEND)) from source: once, some five minutes on two cores"
+	@$(if $(NVCC),,echo "no CUDA compiler found: a CPU build";) true
+	@$(if $(and $(NVCC),$(if $(GPU),,no)),echo "a CUDA compiler but no GPU found: a CPU build";,) true
+	@mkdir -p $(WHEELS)
+	@$(if $(CUDA),CUDACXX=$(NVCC),) CMAKE_ARGS="$(LLAMA_FLAGS)" $(BIN)/python -m pip wheel -q --no-deps --no-cache-dir \
+	  --no-binary llama-cpp-python --wheel-dir $(WHEELS) 'llama-cpp-python==$(LLAMA_VERSION)'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) models runs build dist *.egg-info
