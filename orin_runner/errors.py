@@ -1,0 +1,19 @@
+"""The one exception for mistakes a user can mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input or usage, said in one line together with what to try next.
+
+    Only the command line catches it: it prints ``message`` and ``hint`` and exits with status 2.
+
+    Args:
+        message: what is wrong, naming the file, line, tensor or option.
+        hint: the command or option to try next, if there is one.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}; {hint}")
+        self.message = message
+        self.hint = hint

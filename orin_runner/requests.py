@@ -1,0 +1,95 @@
+"""The nouns of the engine: what is asked of the model and what it answered.
+
+A request is either scored (log-probabilities of given continuations) or generated (greedy text). Both are sets of
+token paths; nothing here knows tasks, files or llama.cpp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Log-probabilities of each continuation after one prompt.
+
+    Attributes:
+        prompt: int32 ``[n]``, n >= 1.
+        continuations: one int32 array per choice, each of at least one token.
+    """
+
+    prompt: Tokens
+    continuations: tuple[Tokens, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Greedy text after one prompt.
+
+    Attributes:
+        prompt: int32 ``[n]``, n >= 1.
+        stop: token ids that end the text; the stop token is not part of the output.
+        max_new_tokens: upper bound on generated tokens, stop token excluded.
+        candidates: token arrays the text is likely to equal (the answer choices), without stop token. They are
+            verified in the same pass as the prompt and never change the result.
+    """
+
+    prompt: Tokens
+    stop: frozenset[int]
+    max_new_tokens: int
+    candidates: tuple[Tokens, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Result of a ScoreRequest.
+
+    Attributes:
+        logprobs: per continuation, the natural-log probability of each of its tokens, float64 ``[len]``.
+        greedy: per continuation, whether every token is the argmax of its row.
+    """
+
+    logprobs: tuple[npt.NDArray[np.float64], ...]
+    greedy: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Result of a GenerateRequest.
+
+    Attributes:
+        tokens: the greedy continuation, int32, stop token excluded.
+        stopped: whether a stop token ended it (otherwise max_new_tokens or the context did).
+        margin: smallest difference, over the generated positions, between the best and the second-best logit.
+        logprob: sum of the log-probabilities of the tokens and, if stopped, of the stop token.
+        decode_steps: decode calls beyond the prefill that this request took part in.
+        drafted: how many of the output's tokens came from verified candidates or drafts.
+    """
+
+    tokens: Tokens
+    stopped: bool
+    margin: float
+    logprob: float
+    decode_steps: int
+    drafted: int
+
+
+def longest_path(request: ScoreRequest | GenerateRequest) -> int:
+    """Tokens of context that ``request`` cannot do without: the prompt and all but the last token of a continuation."""
+    if isinstance(request, ScoreRequest):
+        return len(request.prompt) + max(len(c) for c in request.continuations) - 1
+    return len(request.prompt)
+
+
+def context_tokens(request: ScoreRequest | GenerateRequest) -> int:
+    """Tokens of context ``request`` may come to use: ``longest_path``, and the longest text it allows."""
+    return longest_path(request) + (request.max_new_tokens if isinstance(request, GenerateRequest) else 0)
+
+
+Request = ScoreRequest | GenerateRequest
+Result = Scored | Generated

@@ -1,0 +1,64 @@
+"""The token tree: shared prefixes are found, and every token has exactly one name."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from trees import random_paths
+
+from orin_runner.tree import TokenTree, common_prefix
+
+
+def test_unique_tokens_equal_a_plain_trie() -> None:
+    """``n_unique`` is the number of nodes of the trie of all paths."""
+    for seed in range(50):
+        paths = random_paths(random.Random(seed), 20)
+        trie = {tuple(path[: i + 1].tolist()) for path in paths for i in range(len(path))}
+        assert TokenTree(paths).n_unique == len(trie)
+
+
+def test_every_prefix_has_one_stream_index() -> None:
+    """Two (path, position) pairs have the same stream index exactly when they end the same prefix."""
+    for seed in range(50):
+        tree = TokenTree(random_paths(random.Random(seed), 15))
+        where = [(i, p) for i, path in enumerate(tree.paths) for p in range(len(path))]
+        indices = tree.locate(np.array([i for i, _ in where]), np.array([p for _, p in where]))
+        named: dict[int, tuple[int, ...]] = {}
+        for (i, p), index in zip(where, indices.tolist(), strict=True):
+            prefix = tuple(tree.paths[i][: p + 1].tolist())
+            assert named.setdefault(index, prefix) == prefix
+        assert sorted(named) == list(range(tree.n_unique))
+        assert len(set(named.values())) == tree.n_unique
+
+
+def test_paths_sort_by_token_id_not_by_byte() -> None:
+    """Ids of 256 and more must not be compared by their low byte."""
+    paths = [np.array(p, dtype=np.int32) for p in ([256], [1], [65536, 2], [255], [65536, 1])]
+    assert [p.tolist() for p in TokenTree(paths).paths] == [[1], [255], [256], [65536, 1], [65536, 2]]
+
+
+def test_duplicates_are_stored_once_and_prefixes_come_first() -> None:
+    """The input's order is kept in ``index``."""
+    paths = [np.array(p, dtype=np.int32) for p in ([1, 2, 3], [1, 2], [1, 2, 3])]
+    tree = TokenTree(paths)
+    assert [p.tolist() for p in tree.paths] == [[1, 2], [1, 2, 3]]
+    assert tree.index.tolist() == [1, 0, 1]
+    assert tree.n_unique == 3
+
+
+def test_empty_paths_are_refused_and_no_paths_are_fine() -> None:
+    """Nothing can be computed for an empty path; no path at all is an empty tree."""
+    with pytest.raises(ValueError, match="empty"):
+        TokenTree([np.array([], dtype=np.int32)])
+    assert TokenTree([]).n_unique == 0
+    assert TokenTree([]).longest == 0
+
+
+def test_common_prefix() -> None:
+    """The count ends at the first difference or at the shorter path."""
+    a = np.array([1, 2, 3], dtype=np.int32)
+    assert common_prefix(a, np.array([1, 2, 4, 5], dtype=np.int32)) == 2
+    assert common_prefix(a, a[:2]) == 2
+    assert common_prefix(a, np.array([9], dtype=np.int32)) == 0
