@@ -1,0 +1,128 @@
+"""Runs batches on a context and refuses to go on where a prefix has been lost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from orin_runner.batch import Batch, BatchBuilder
+from orin_runner.requests import Tokens
+
+
+class Backend(Protocol):
+    """What the engine needs of ``orin_runner.llama.Context``; tests put a fake in its place."""
+
+    n_vocab: int
+    n_swa: int
+
+    def clear(self) -> None: ...
+    def copy(self, src: int, dst: int, end: int) -> None: ...
+    def cut(self, seq: int, start: int) -> None: ...
+    def span(self, seq: int) -> tuple[int, int]: ...
+    def submit(self, batch: Batch) -> None: ...
+    def logits(self, n: int) -> npt.NDArray[np.float32]: ...
+
+
+class LostPrefixError(RuntimeError):
+    """A sequence does not hold the positions its next tokens build on. llama.cpp itself would not notice."""
+
+
+@dataclass(slots=True)
+class DecodeStats:
+    """Counts and seconds of all decode calls so far.
+
+    Attributes:
+        tokens: tokens computed.
+        calls: decode calls.
+        rows: logit rows read.
+        submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation.
+        wait_s: waiting for logits.
+        idle_s: between logits being ready and the next submission: the device has nothing to do.
+    """
+
+    tokens: int = 0
+    calls: int = 0
+    rows: int = 0
+    submit_s: float = 0.0
+    wait_s: float = 0.0
+    idle_s: float = 0.0
+
+
+class Decoder:
+    """Submits batches with their cache operations around them, in the order the device needs them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.stats = DecodeStats()
+        self._ready: float | None = None
+
+    def prepare(self, batch: Batch) -> None:
+        """Make the batch's copies (bookkeeping on the host: it may run while the device computes) and check them.
+
+        Raises:
+            LostPrefixError: a sequence that the batch extends is not what it should be.
+        """
+        for copy in batch.copies:
+            self.backend.copy(copy.src, copy.dst, copy.end)
+        window = self.backend.n_swa
+        for seq, start in batch.extends:
+            low, high = self.backend.span(seq)
+            seen_from = max(0, start - window + 1) if window else 0
+            if high != start - 1 or (start and low > seen_from):
+                raise LostPrefixError(
+                    f"sequence {seq} holds positions {low} to {high} where it needs {seen_from} to {start - 1}"
+                )
+
+    def submit(self, batch: Batch) -> None:
+        """Start a prepared batch and make its cuts. On a GPU this returns before the batch is computed."""
+        started = time.perf_counter()
+        if self._ready is not None:
+            self.stats.idle_s += started - self._ready
+        self.backend.submit(batch)
+        self._ready = None
+        self.stats.submit_s += time.perf_counter() - started
+        self.stats.tokens += len(batch.tokens)
+        self.stats.calls += 1
+        for cut in batch.cuts:
+            self.backend.cut(cut.seq, cut.start)
+
+    def rows(self, n: int) -> npt.NDArray[np.float32]:
+        """Wait for the last batch and return its logit rows, valid until the next ``submit``."""
+        started = time.perf_counter()
+        rows = self.backend.logits(n)
+        self._ready = time.perf_counter()
+        self.stats.wait_s += self._ready - started
+        self.stats.rows += n
+        return rows
+
+    def alone(self, tokens: Tokens, n_chunk: int) -> npt.NDArray[np.float32]:
+        """The logits after ``tokens``, computed in the canonical shape.
+
+        One sequence in an empty cache, ``n_chunk`` tokens at a time from position 0, one output row: a function of
+        the tokens alone, whatever else the run contains.
+
+        Args:
+            tokens: int32 ``[n]``.
+            n_chunk: tokens per decode call.
+
+        Returns:
+            float32 ``[n_vocab]``, a copy.
+        """
+        self.backend.clear()
+        for start in range(0, len(tokens), n_chunk):
+            builder = BatchBuilder()
+            part = tokens[start : start + n_chunk]
+            builder.add(part, start, 0)
+            if start + n_chunk >= len(tokens):
+                builder.flag(np.array([len(part) - 1]))
+            batch = builder.build()
+            self.prepare(batch)
+            self.submit(batch)
+        row: npt.NDArray[np.float32] = self.rows(1)[0].copy()
+        self.backend.clear()
+        self._ready = None
+        return row

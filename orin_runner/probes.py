@@ -1,0 +1,130 @@
+"""What a run's requests ask of which token paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from orin_runner.requests import Request, Scored, ScoreRequest, Tokens
+from orin_runner.stream import StreamPass
+
+Int64 = npt.NDArray[np.int64]
+
+CHECK_REQUESTS = 8
+"""At most this many requests are computed a second time, alone, to measure the noise."""
+CHECK_SHARE = 0.0025
+"""... costing at most this share of the run's unique tokens ..."""
+CHECK_AT_LEAST = 2
+"""... though at least this many are checked."""
+
+
+class Probes:
+    """The token paths of all requests and what is asked of them.
+
+    A request's probes are consecutive: one after another of its continuations (or candidates), one after another of
+    their tokens.
+
+    Args:
+        requests: what is asked.
+        draft: verify the candidates of generation requests.
+        n_positions: longest path allowed; candidates that would be longer are left out.
+
+    Attributes:
+        paths: int32 token paths.
+        path, position, token: int64 ``[k]``: the row after ``position`` of ``path`` is asked for ``token``.
+        request: int64 ``[k]``, the request each probe belongs to.
+        bare: prompts of generation requests that have no candidates to verify.
+        sent: tokens as sent, every continuation with its own copy of the prompt.
+    """
+
+    def __init__(self, requests: Sequence[Request], *, draft: bool, n_positions: int) -> None:
+        self.paths: list[Tokens] = []
+        self.bare: list[Tokens] = []
+        self.sent = 0
+        self._requests = requests
+        self._candidates: dict[int, list[Tokens]] = {}
+        path: list[Int64] = []
+        position: list[Int64] = []
+        token: list[Int64] = []
+        counts = np.zeros(len(requests), dtype=np.int64)
+        # A few prompts are looked at even where there is nothing to verify, so that the noise can be measured.
+        looked_at = set(np.linspace(0, len(requests) - 1, min(CHECK_REQUESTS, len(requests))).astype(int).tolist())
+        for i, request in enumerate(requests):
+            prompt = request.prompt
+            if isinstance(request, ScoreRequest):
+                asked = [(c[:-1], c) for c in request.continuations]
+                self.sent += sum(len(prompt) + len(c) - 1 for c in request.continuations)
+            else:
+                fitting = [c for c in request.candidates if draft and len(prompt) + len(c) <= n_positions]
+                self._candidates[i] = fitting
+                # The token asked for does not matter: verification reads the row's argmax.
+                asked = [(c, np.append(c, np.int32(0))) for c in fitting]
+                self.sent += len(prompt)
+                if not fitting:
+                    self.bare.append(prompt)
+                    if i in looked_at:
+                        asked = [(prompt[:0], np.zeros(1, dtype=np.int32))]
+            known: dict[bytes, int] = {}
+            for suffix, wanted in asked:
+                key = suffix.tobytes()
+                if key not in known:
+                    known[key] = len(self.paths)
+                    self.paths.append(np.concatenate([prompt, suffix]) if len(suffix) else prompt)
+                n = len(wanted)
+                path.append(np.full(n, known[key], dtype=np.int64))
+                position.append(np.arange(len(prompt) - 1, len(prompt) - 1 + n, dtype=np.int64))
+                token.append(wanted.astype(np.int64))
+                counts[i] += n
+        empty = [np.empty(0, dtype=np.int64)]
+        self.path = np.concatenate(path or empty)
+        self.position = np.concatenate(position or empty)
+        self.token = np.concatenate(token or empty)
+        self.request = np.repeat(np.arange(len(requests)), counts)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def candidates(self, i: int) -> list[Tokens]:
+        """The candidates of generation request ``i`` that are verified."""
+        return self._candidates[i]
+
+    def scored(self, i: int, stream: StreamPass) -> Scored:
+        """The result of score request ``i``, all of whose probes are answered."""
+        request = self._requests[i]
+        assert isinstance(request, ScoreRequest)
+        logprobs, greedy = [], []
+        at = int(self._starts[i])
+        for continuation in request.continuations:
+            probes = slice(at, at + len(continuation))
+            logprobs.append(stream.logprobs_of(probes))
+            greedy.append(bool(np.array_equal(stream.facts.best[stream.row_of[probes]], continuation)))
+            at += len(continuation)
+        return Scored(tuple(logprobs), tuple(greedy))
+
+    def candidate_rows(self, i: int, stream: StreamPass) -> list[Int64]:
+        """Per verified candidate of request ``i``, the rows after the prompt and after each of its tokens."""
+        at = int(self._starts[i])
+        rows = []
+        for candidate in self._candidates[i]:
+            rows.append(stream.row_of[at : at + len(candidate) + 1])
+            at += len(candidate) + 1
+        return rows
+
+    def to_check(self, n_unique: int) -> list[int]:
+        """Probes to compute a second time: the last ones of evenly spread requests, as many as the allowance pays for.
+
+        Args:
+            n_unique: unique tokens of the run.
+        """
+        if not len(self.request):
+            return []
+        last = np.flatnonzero(np.diff(self.request, append=-1))
+        spread = last[np.unique(np.linspace(0, len(last) - 1, min(CHECK_REQUESTS, len(last))).astype(np.int64))]
+        picked: list[int] = []
+        cost = 0
+        for k in spread.tolist():
+            cost += int(self.position[k]) + 1
+            if len(picked) >= CHECK_AT_LEAST and cost > CHECK_SHARE * n_unique:
+                break
+            picked.append(k)
+        return picked

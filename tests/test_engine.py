@@ -1,0 +1,229 @@
+"""The engine on a fake backend: every request answered once, with the numbers of a single sequence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from fake_llama import FakeContext, reference
+from trees import random_paths
+
+from orin_runner.engine import Engine, Progress
+from orin_runner.errors import UserError
+from orin_runner.planner import Budget
+from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
+
+N_VOCAB = 32
+STOP = frozenset({7, 11, 13})
+
+
+def engine_for(
+    requests: Sequence[Request], rng: random.Random, *, window: int = 0, jitter: float = 0.0, draft: bool = True
+) -> tuple[Engine, FakeContext]:
+    """An engine with a random budget that the requests fit into."""
+    longest = 1
+    for request in requests:
+        extra = (
+            max(len(c) for c in request.continuations)
+            if isinstance(request, ScoreRequest)
+            else max([request.max_new_tokens, *(len(c) for c in request.candidates)])
+        )
+        longest = max(longest, len(request.prompt) + extra)
+    budget = Budget(
+        n_cells=longest + rng.choice([0, 3, 50, 500]),
+        n_batch=rng.choice([4, 16, 64]),
+        n_seq=rng.choice([7, 16, 256]),
+        n_outputs=rng.choice([5, 64]),
+    )
+    context = FakeContext(
+        budget.n_cells,
+        budget.n_seq,
+        budget.n_batch,
+        rng.choice([4, 512]),
+        budget.n_outputs,
+        window,
+        N_VOCAB,
+        jitter,
+    )
+    engine = Engine(context, budget, n_chunk=4, n_positions=longest, draft=draft)
+    return engine, context
+
+
+def answers(engine: Engine, requests: Sequence[Request]) -> list[Result]:
+    """Results in request order; every request must be answered exactly once."""
+    found: dict[int, Result] = {}
+    for event in engine.run(requests):
+        if not isinstance(event, Progress):
+            assert event[0] not in found
+            found[event[0]] = event[1]
+    assert sorted(found) == list(range(len(requests)))
+    return [found[i] for i in range(len(requests))]
+
+
+def log_softmax(row: np.ndarray) -> np.ndarray:
+    wide = row.astype(np.float64)
+    return wide - np.log(np.exp(wide - wide.max()).sum()) - wide.max()
+
+
+def greedy(prompt: Tokens, stop: frozenset[int], limit: int, window: int) -> list[int]:
+    """The plain greedy loop, one token at a time."""
+    tokens: list[int] = []
+    while len(tokens) < limit:
+        best = int(reference([*prompt.tolist(), *tokens], N_VOCAB, window).argmax())
+        if best in stop:
+            break
+        tokens.append(best)
+    return tokens
+
+
+def score_requests(rng: random.Random, n: int) -> list[ScoreRequest]:
+    return [
+        ScoreRequest(
+            prompt,
+            tuple(
+                np.array([rng.randrange(N_VOCAB) for _ in range(rng.randrange(1, 5))], dtype=np.int32)
+                for _ in range(rng.randrange(1, 5))
+            ),
+        )
+        for prompt in random_paths(rng, n, longest=40)
+    ]
+
+
+def generate_requests(rng: random.Random, n: int, window: int) -> list[GenerateRequest]:
+    """Some name the true text among their candidates, some a prefix of it, some only wrong ones, some none."""
+    requests = []
+    for prompt in random_paths(rng, n, longest=30):
+        limit = rng.randrange(1, 20)
+        text = greedy(prompt, STOP, limit, window)
+        wrong = [rng.randrange(N_VOCAB) for _ in range(rng.randrange(1, 6))]
+        half = [*text[: len(text) // 2], rng.randrange(N_VOCAB)]
+        candidates = rng.choice([[], [wrong], [text or wrong, wrong], [half], [wrong, text or wrong, half]])
+        arrays = tuple(np.array(candidate[:limit], dtype=np.int32) for candidate in candidates)
+        requests.append(GenerateRequest(prompt, STOP, limit, arrays))
+    return requests
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_scores_are_those_of_single_sequences(seed: int) -> None:
+    """Log-probabilities of every token of every continuation, and whether it is the argmax."""
+    rng = random.Random(seed)
+    window = rng.choice([0, 0, 12])
+    requests = score_requests(rng, rng.randrange(1, 20))
+    engine, context = engine_for(requests, rng, window=window)
+    for request, result in zip(requests, answers(engine, requests), strict=True):
+        assert isinstance(result, Scored)
+        for continuation, logprobs, is_greedy in zip(
+            request.continuations, result.logprobs, result.greedy, strict=True
+        ):
+            tokens = request.prompt.tolist()
+            best = True
+            for token, logprob in zip(continuation.tolist(), logprobs, strict=True):
+                row = reference(tokens, N_VOCAB, window)
+                assert logprob == pytest.approx(log_softmax(row)[token], abs=1e-5)
+                best &= int(row.argmax()) == token
+                tokens.append(token)
+            assert is_greedy == best
+    stats = engine.stats
+    assert stats.computed == stats.unique
+    assert context.computed == stats.computed + stats.checked
+    assert stats.noise < 1e-6
+
+
+@pytest.mark.parametrize("draft", [True, False])
+@pytest.mark.parametrize("seed", range(30))
+def test_texts_are_those_of_the_plain_greedy_loop(seed: int, draft: bool) -> None:
+    """Whatever the budget, the window and the candidates."""
+    rng = random.Random(seed)
+    window = rng.choice([0, 0, 12])
+    requests = generate_requests(rng, rng.randrange(1, 15), window)
+    engine, context = engine_for(requests, rng, window=window, draft=draft)
+    for request, result in zip(requests, answers(engine, requests), strict=True):
+        assert isinstance(result, Generated)
+        expected = greedy(request.prompt, STOP, request.max_new_tokens, window)
+        assert result.tokens.tolist() == expected
+        assert result.stopped == (len(expected) < request.max_new_tokens)
+        if not draft:
+            assert result.drafted == 0
+    assert context.computed == engine.stats.computed + engine.stats.checked
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_near_ties_are_decided_alone(seed: int) -> None:
+    """Rounding that depends on the batch must not reach the text: every plan, with drafts and without, agrees."""
+    rng = random.Random(seed)
+    requests = generate_requests(rng, 12, 0)
+    texts = set()
+    settled = 0
+    for draft in (True, False):
+        for _ in range(4):
+            engine, _ = engine_for(requests, rng, jitter=0.2, draft=draft)
+            texts.add(tuple(tuple(r.tokens.tolist()) for r in answers(engine, requests) if isinstance(r, Generated)))
+            settled += engine.stats.settled
+    assert len(texts) == 1
+    assert settled
+
+
+def test_verified_candidates_need_no_decoding() -> None:
+    """Where the text is a candidate, the prefill settles it."""
+    rng = random.Random(5)
+    requests = []
+    for prompt in random_paths(rng, 10, longest=30):
+        text = greedy(prompt, STOP, 30, 0)
+        if text and len(text) < 30:
+            requests.append(GenerateRequest(prompt, STOP, 30, (np.array(text, dtype=np.int32),)))
+    assert len(requests) > 3
+    engine, _ = engine_for(requests, rng)
+    for request, result in zip(requests, answers(engine, requests), strict=True):
+        assert isinstance(result, Generated)
+        assert result.decode_steps == 0
+        assert result.drafted == len(request.candidates[0])
+    assert engine.stats.computed == engine.stats.unique
+
+
+def test_a_request_longer_than_the_context_is_refused_before_anything_is_computed() -> None:
+    """The message names the request and what it needs."""
+    prompt = np.arange(10, dtype=np.int32)
+    requests = [ScoreRequest(prompt[:2], (prompt[:1],)), ScoreRequest(prompt, (prompt[:3],))]
+    context = FakeContext(64)
+    engine = Engine(context, Budget(64, 64, 256, 256), n_chunk=4, n_positions=11)
+    with pytest.raises(UserError, match="request 2 needs 12 tokens"):
+        list(engine.run(requests))
+    assert context.computed == 0
+
+
+def test_no_requests_is_not_an_error() -> None:
+    """An empty run ends with empty statistics."""
+    engine = Engine(FakeContext(64), Budget(64, 64, 256, 256), n_chunk=4, n_positions=64)
+    assert answers(engine, []) == []
+    assert engine.stats.computed == 0
+
+
+@pytest.mark.parametrize("broken", ["position", "sequence", "trunk"])
+def test_the_fake_notices_broken_plans(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shift a position, swap a sequence id, copy too little trunk: each must not go unnoticed."""
+    rng = random.Random(2)
+    requests = score_requests(rng, 30)
+    engine, context = engine_for(requests, rng)
+    original = context.submit
+
+    def submit(batch: object) -> None:
+        if broken == "position":
+            batch.positions[-1] += 1  # type: ignore[attr-defined]
+        elif broken == "sequence":
+            batch.seq_ids[-1] = (batch.seq_ids[-1] + 1) % 7  # type: ignore[attr-defined]
+        original(batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(context, "submit", submit)
+    if broken == "trunk":
+        monkeypatch.setattr(context, "copy", lambda src, dst, end: FakeContext.copy(context, src, dst, end - 1))
+
+    def run() -> None:
+        for request, result in zip(requests, answers(engine, requests), strict=True):
+            assert isinstance(result, Scored)
+            row = reference(request.prompt.tolist(), N_VOCAB)
+            assert result.logprobs[0][0] == pytest.approx(log_softmax(row)[request.continuations[0][0]], abs=1e-5)
+
+    with pytest.raises((AssertionError, RuntimeError)):
+        run()
