@@ -1,0 +1,29 @@
+"""Checkpoints from the Hugging Face hub. The only module that imports ``huggingface_hub``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from orin_runner.errors import UserError
+
+NEEDED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model")
+
+
+def download(repository: str) -> Path:
+    """The local folder of a hub checkpoint; files already there, and parts of files, are not fetched again.
+
+    Raises:
+        UserError: there is no such checkpoint, or the hub cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(NEEDED)))
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"the hub has no checkpoint {repository}", "check the spelling, or name a local folder"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot download {repository}: {reason}", "run the command again to resume") from error
