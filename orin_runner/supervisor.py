@@ -1,0 +1,185 @@
+"""Keeps a run going when its worker dies: the unanswered requests go on in a new one, with half the memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+
+from orin_runner.engine import Progress, RunStats
+from orin_runner.errors import UserError
+from orin_runner.memory import MemoryPlan
+from orin_runner.requests import Request, Result
+from orin_runner.worker import Answers, Done, Job, Loaded, Loading, Message, Planned, Refused, serve
+
+MAX_DEATHS_WITHOUT_PROGRESS = 4
+"""After so many workers in a row that answered nothing, the cause is not the budget."""
+
+
+class WorkerDiedError(RuntimeError):
+    """Workers keep dying without answering anything."""
+
+
+class DoesNotFitError(Exception):
+    """Not even the shortest request fits into memory. ``plan`` says by how much."""
+
+    def __init__(self, plan: MemoryPlan) -> None:
+        super().__init__(plan.advice)
+        self.plan = plan
+
+
+class Supervisor:
+    """Runs requests in a worker process (a drop-in for ``Engine.run``).
+
+    Args:
+        job: what the worker is started with.
+        on_note: called with a line when a worker died and another one takes over.
+        on_loading: called with the share of the weights that is loaded.
+        target: the worker's main function; tests put another in its place.
+
+    Attributes:
+        plan: the memory plan in force.
+        limit: requests that need more tokens than this have to be left out.
+        loaded: what the worker runs on.
+        stats: what the last run cost, over all its workers.
+        deaths: workers lost so far.
+
+    Raises:
+        DoesNotFitError, UserError: by ``start``.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        on_note: Callable[[str], None],
+        on_loading: Callable[[float], None] = lambda _: None,
+        target: Callable[[Connection, Job], None] = serve,
+    ) -> None:
+        self._job = job
+        self._on_note = on_note
+        self._on_loading = on_loading
+        self._target = target
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+        self.stats = RunStats()
+        self.deaths = 0
+        self.plan: MemoryPlan
+        self.limit: int
+        self.loaded: Loaded
+
+    def start(self) -> None:
+        """Start a worker and wait until its model is loaded."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._process = context.Process(target=self._target, args=(theirs, self._job), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._connection = ours
+        for message in self._messages():
+            if isinstance(message, Planned):
+                self.plan, self.limit = message.plan, message.limit
+                if not message.limit:
+                    raise DoesNotFitError(message.plan)
+            elif isinstance(message, Loading):
+                self._on_loading(message.share)
+            elif isinstance(message, Loaded):
+                self.loaded = message
+                return
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.join(timeout=10)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and self._process is not None:
+            self._process.kill()
+        self.close()
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
+        """Answer every request exactly once, whatever happens to the workers.
+
+        Raises:
+            WorkerDiedError: workers keep dying without answering anything.
+        """
+        self.stats = RunStats()
+        open_requests = dict(enumerate(requests))
+        first: Progress | None = None
+        lost = in_vain = 0  # tokens computed by workers that died; deaths in a row without an answer
+        while open_requests:
+            order = list(open_requests)
+            computed = 0
+            try:
+                if self._process is None:
+                    self.start()
+                assert self._connection is not None
+                self._connection.send([open_requests[i] for i in order])
+                for message in self._messages():
+                    if isinstance(message, Answers):
+                        for k, result in message.results:
+                            del open_requests[order[k]]
+                            yield order[k], result
+                        if message.progress is not None:
+                            first = first or message.progress
+                            computed = message.progress.computed
+                            yield replace(first, computed=lost + computed)
+                    elif isinstance(message, Done):
+                        stats = message.stats
+                        self.stats = replace(
+                            stats,
+                            sent=first.sent if first else stats.sent,
+                            unique=first.unique if first else stats.unique,
+                            computed=lost + stats.computed,
+                        )
+                        break
+            except (_WorkerLostError, BrokenPipeError):
+                lost += computed
+                in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
+                self._bury(len(open_requests), len(requests), in_vain)
+
+    def _messages(self) -> Iterator[Message]:
+        assert self._connection is not None
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, ConnectionResetError) as error:
+                raise _WorkerLostError from error
+            if isinstance(message, Refused):
+                raise UserError(message.message, message.hint)
+            yield message
+
+    def _bury(self, left: int, total: int, in_vain: int) -> None:
+        assert self._process is not None
+        self._process.join()
+        code = self._process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        self._process = None
+        self.deaths += 1
+        if in_vain >= MAX_DEATHS_WITHOUT_PROGRESS:
+            raise WorkerDiedError(
+                f"the engine died {in_vain} times in a row without an answer (last: {how}); "
+                f"{total - left} of {total} answers are kept"
+            )
+        self._job = replace(self._job, share=self._job.share / 2)
+        self._on_note(
+            f"the engine died ({how}) with {left} of {total} requests unanswered: going on with these in a new one "
+            f"and half the memory for cache and buffers"
+        )
+
+
+class _WorkerLostError(Exception):
+    """The worker closed its end of the pipe without a word."""

@@ -1,0 +1,64 @@
+"""Worker processes around the fake backend, some of which die on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from fake_llama import FakeContext
+
+from orin_runner.engine import Engine, Progress
+from orin_runner.llama import ContextSettings
+from orin_runner.memory import DeviceMemory, MemoryPlan
+from orin_runner.planner import Budget
+from orin_runner.worker import Answers, Done, Job, Loaded, Planned
+
+N_VOCAB = 32
+
+
+def serve(connection: Connection, job: Job, die_after: int | None = None, how: int = signal.SIGABRT) -> None:
+    """Answer requests with the fake; with ``die_after``, die once that many answers have been sent."""
+    settings = ContextSettings(600, max(8, int(64 * job.share)), 64, 64)
+    device = DeviceMemory("fake", 1 << 30, unified=True, cuda=False, present=True, note="")
+    plan = MemoryPlan(device, settings, {}, (), (), job.needs.longest, fits=True)
+    connection.send(Planned(plan, job.needs.longest))
+    connection.send(Loaded(0.0, 0, 1, (), {}))
+    answered = 0
+    try:
+        while True:
+            requests = connection.recv()
+            context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
+            engine = Engine(context, Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
+            results = []
+            for event in engine.run(requests):
+                if not isinstance(event, Progress):
+                    results.append(event)
+                    answered += 1
+                    continue
+                connection.send(Answers(tuple(results), event))
+                results.clear()
+                if die_after is not None and answered >= die_after:
+                    os.kill(os.getpid(), how)
+            connection.send(Answers(tuple(results), None))
+            connection.send(Done(engine.stats))
+    except EOFError:
+        pass
+
+
+def dies_twice(connection: Connection, job: Job) -> None:
+    """The first worker aborts, the second is killed, the third lives: told apart by the shrinking share."""
+    if job.share > 0.6:
+        serve(connection, job, 5, signal.SIGABRT)
+    elif job.share > 0.3:
+        serve(connection, job, 3, signal.SIGKILL)
+    else:
+        serve(connection, job)
+
+
+def dies_at_once(connection: Connection, job: Job) -> None:
+    """No worker ever answers; each leaves a line in the file that stands for the model."""
+    with Path(job.model).open("a", encoding="utf-8") as file:
+        file.write("started\n")
+    serve(connection, job, 0, signal.SIGABRT)

@@ -1,0 +1,238 @@
+"""The memory plan: its numbers against llama.cpp's own, and what it says where something does not fit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import phi3
+from shapes import PHI3_MEDIUM, header_only
+from test_cli import orin_run, refused
+
+from convert.checkpoint import Checkpoint
+from convert.convert import Options, convert
+from orin_runner import llama
+from orin_runner.device import parse_size
+from orin_runner.gguf_file import GGUFFile
+from orin_runner.memory import (
+    MIB,
+    ORIN_32GB,
+    DeviceMemory,
+    Needs,
+    _candidates,
+    _sized,
+    needs_of,
+    plan_for,
+    plan_that_fits,
+)
+from orin_runner.requests import GenerateRequest, ScoreRequest
+
+
+@pytest.fixture(scope="module")
+def medium(tmp_path_factory: pytest.TempPathFactory) -> GGUFFile:
+    """Phi-3-medium's shape."""
+    return GGUFFile.open(header_only(tmp_path_factory.mktemp("medium") / "m.gguf", PHI3_MEDIUM))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> GGUFFile:
+    """A model that can really be loaded."""
+    folder = tmp_path_factory.mktemp("small")
+    out = folder / "m.gguf"
+    convert(Checkpoint.open(phi3(folder / "m", tiny, hidden=256)), out, Options())
+    return GGUFFile.open(out)
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """The tiny model."""
+    out = tmp_path_factory.mktemp("plan") / "tiny.gguf"
+    convert(Checkpoint.open(tiny), out, Options())
+    return out
+
+
+def memory(mib: int, *, cuda: bool = True) -> DeviceMemory:
+    return DeviceMemory("test", mib * MIB, unified=True, cuda=cuda, present=False, note="as given")
+
+
+def test_phi3_medium_is_26627_mib_with_200_kib_a_token(medium: GGUFFile) -> None:
+    """13,960,238,080 parameters at two bytes (norms and sinks at four), and 40 layers of 10 heads of 128."""
+    plan = plan_for(medium, Needs(3478), ORIN_32GB, 4)
+    weights = plan.terms["weights"] + plan.terms["embedding"]
+    assert weights == pytest.approx(13_960_238_080 * 2, rel=1e-4)
+    assert plan.terms["KV cache"] == plan.settings.n_cells * 200 * 1024
+
+
+def test_mmlu_fits_an_orin_with_full_batches(medium: GGUFFile) -> None:
+    """The projection: everything in one memory, the assumed terms named."""
+    plan = plan_for(medium, Needs(3478), ORIN_32GB, 8)
+    assert plan.fits
+    assert plan.settings.n_batch == 2048
+    assert plan.total == sum(plan.terms.values()) <= ORIN_32GB.available
+    assert {"compute", "CUDA", "program"} <= set(plan.assumed)
+    assert plan.formula is not None
+
+
+def test_settings_shrink_until_they_fit(medium: GGUFFile) -> None:
+    """Less memory, smaller ubatches and caches; every plan that says it fits does."""
+    seen = []
+    for mib in range(29400, 28300, -50):
+        plan = plan_for(medium, Needs(868), memory(mib), 8)
+        if plan.fits:
+            assert plan.total <= mib * MIB
+            assert plan.settings.n_cells >= 868
+            seen.append((plan.settings.n_ubatch, plan.settings.n_batch, plan.settings.n_cells))
+    assert len(set(seen)) > 3
+    assert seen[0] > seen[-1]
+
+
+def test_advice_is_true(medium: GGUFFile) -> None:
+    """What the plan says would fit does fit, and a little more does not."""
+    device = memory(28350)
+    plan = plan_for(medium, Needs(4096), device, 8)
+    assert not plan.fits
+    assert plan.advice is not None
+    limit = int(plan.advice.split("up to ")[1].split(" tokens")[0].replace(",", ""))
+    assert plan_for(medium, Needs(limit), device, 8).fits
+    assert not plan_for(medium, Needs(limit + 512), device, 8).fits
+    hopeless = plan_for(medium, Needs(100), memory(20000), 8)
+    assert hopeless.advice is not None
+    assert "MiB more are needed" in hopeless.advice
+    needed = int(hopeless.advice.split("a device with ")[1].split(" MiB")[0].replace(",", ""))
+    assert plan_for(medium, Needs(100), memory(needed), 8).fits
+
+
+def test_as_many_requests_as_fit(medium: GGUFFile) -> None:
+    """The longest length that fits is found; the rest is left out."""
+    lengths = [100, 500, 1000, 2000, 4096]
+    plan, limit = plan_that_fits(medium, Needs(4096), lengths, memory(28350), 8)
+    assert plan.fits
+    assert limit in lengths[:-1]
+    longer = min(length for length in lengths if length > limit)
+    assert not plan_for(medium, Needs(longer), memory(28350), 8).fits
+    plan, limit = plan_that_fits(medium, Needs(4096), lengths, memory(20000), 8)
+    assert (plan.fits, limit) == (False, 0)
+
+
+def test_half_the_budget_after_a_death(medium: GGUFFile) -> None:
+    """Cache and buffers of the second plan take at most half of the first's, and so on."""
+    plans = [plan_for(medium, Needs(300, generated=True), memory(40000), 8, share=0.5**k) for k in range(4)]
+    for k, (before, after) in enumerate(itertools.pairwise(plans), start=1):
+        assert after.fits
+        assert after.elastic <= plans[0].elastic * 0.5**k
+        assert after.elastic < before.elastic
+        assert after.settings.n_cells >= 300
+
+
+@pytest.mark.parametrize("needs", [Needs(300), Needs(900, row_share=0.6), Needs(700, generated=True)])
+def test_cpu_plans_match_llama_cpps_buffers(small: GGUFFile, needs: Needs) -> None:
+    """Simulated cache and compute buffers and output rows: never under what is allocated, and within 10 %."""
+    device = replace(memory(16000, cuda=False), present=True)
+    plan = plan_for(small, needs, device, 2, lambda settings: llama.simulate(small.path, settings))
+    with llama.Model(small.path) as model, llama.Context(model, plan.settings) as context:
+        real = context.buffer_sizes()
+    # llama.cpp grows its output rows from n_seq to what a batch needs.
+    rows = plan.settings.n_seq * small.n_vocab * 4
+    assert plan.terms["outputs"] == max(plan.settings.n_seq, plan.settings.n_outputs) * small.n_vocab * 4
+    planned = {"KV": plan.terms["KV cache"], "compute": plan.terms["compute"], "output": rows}
+    for kind, size in planned.items():
+        assert real[kind] <= size / MIB + 0.01, kind
+    assert sum(planned.values()) / MIB <= 1.1 * sum(real.values())
+
+
+def test_the_formula_is_never_under_the_simulation(small: GGUFFile) -> None:
+    """For a backend that is not there; checked where it is."""
+    for n_cells, n_batch, n_ubatch, n_outputs in (
+        (512, 256, 64, 256),
+        (512, 256, 256, 256),
+        (4096, 2048, 512, 256),
+        (2304, 2048, 512, 1500),
+    ):
+        settings = llama.ContextSettings(n_cells, n_batch, n_ubatch, n_outputs)
+        simulated = llama.simulate(small.path, settings)
+        device = memory(10**6, cuda=False)
+        formula = _sized(small, Needs(300), device, settings, None)
+        assert formula.terms["KV cache"] >= simulated.kv
+        assert formula.terms["compute"] >= simulated.compute_device + simulated.compute_host
+
+
+def test_needs_count_rows_among_computed_tokens() -> None:
+    """One row for a prompt, one per further token of a continuation; shared prompts are computed once."""
+    prompt = np.arange(10, dtype=np.int32)
+    letters = tuple(np.array([t], dtype=np.int32) for t in range(4))
+    needs = needs_of([ScoreRequest(prompt, letters)] * 3)
+    assert (needs.longest, needs.generated) == (10, False)
+    assert needs.row_share == pytest.approx(3 / 10)
+    texts = (prompt[:4], prompt[:2])
+    needs = needs_of([GenerateRequest(prompt, frozenset(), 500, texts)])
+    assert (needs.longest, needs.generated) == (510, True)
+    assert needs.row_share == pytest.approx(7 / 16)
+
+
+def test_sizes() -> None:
+    """Plain bytes and binary units."""
+    assert parse_size("29000MiB") == 29000 * MIB
+    assert parse_size("1.5GiB") == 1536 * MIB
+    assert parse_size("123") == 123
+    assert parse_size("lots") is None
+
+
+class TestCommand:
+    """``orin-run plan`` and what ``eval`` makes of the same plan."""
+
+    def test_a_plan_that_fits(self, gguf: Path) -> None:
+        done = orin_run("plan", "exam", "--model", str(gguf))
+        assert done.returncode == 0, done.stderr
+        for term in ("weights", "KV cache", "compute", "outputs", "program", "remaining", "longest request"):
+            assert term in done.stdout
+        found = json.loads(orin_run("plan", "exam", "--model", str(gguf), "--json").stdout)
+        assert found["fits"] is True
+        assert found["settings"]["n_cells"] >= found["longest"]
+
+    def test_a_device_that_is_not_here(self, gguf: Path) -> None:
+        done = orin_run("plan", "exam", "--model", str(gguf), "--device", "orin-32gb")
+        assert done.returncode == 0, done.stderr
+        assert "Jetson AGX Orin 32GB" in done.stdout
+        assert "compute (assumed)" in done.stdout
+        assert "compute = max(n_ubatch" in done.stdout
+
+    def test_eval_refuses_in_the_plans_words(self, gguf: Path, tmp_path: Path) -> None:
+        arguments = ("exam", "--model", str(gguf), "--device", "100MiB")
+        shown = orin_run("plan", *arguments)
+        assert shown.returncode == 1
+        words = shown.stdout.splitlines()[-1]
+        assert words.startswith("does not fit: ")
+        assert "MiB more are needed" in words
+        done = orin_run("eval", *arguments, "--out", str(tmp_path / "run"))
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert not (tmp_path / "run").exists()
+
+    def test_what_cannot_fit_is_left_out_and_the_rest_runs(self, gguf: Path, tmp_path: Path) -> None:
+        """Room for prompts of a few hundred tokens, not for all; every item has its line in the run."""
+        file = GGUFFile.open(gguf)
+        device = replace(memory(10**6, cuda=False), present=True)
+        needs = replace(Needs(700, row_share=0.3, generated=True), tokens=150_000)
+        smallest = min(
+            _sized(file, needs, device, settings, lambda s: llama.simulate(gguf, s)).total
+            for settings in _candidates(file, needs, device, 2)
+        )
+        size = smallest // MIB + 1
+        out = tmp_path / "run"
+        done = orin_run("eval", "exam", "--model", str(gguf), "--device", f"{size}MiB", "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        assert "requests need more than the" in done.stderr
+        rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        failed = [row for row in rows if row["failed"]]
+        assert len(rows) == 480
+        assert 0 < len(failed) < 480
+        assert all(not row["correct"] for row in failed)
+        assert json.loads((out / "report.json").read_text())["tasks"]["exam"]["failed"] == len(failed)
+
+    def test_an_unknown_device(self, gguf: Path) -> None:
+        done = orin_run("plan", "exam", "--model", str(gguf), "--device", "fast")
+        refused(done, "--device fast is neither a device nor an amount of memory; auto, orin-32gb, or 29000MiB")

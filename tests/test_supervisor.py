@@ -1,0 +1,110 @@
+"""Workers that die: nothing is lost, nothing is asked twice of those who answer, and it is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from fake_llama import reference
+from fake_worker import N_VOCAB, dies_at_once, dies_twice, serve
+from test_engine import log_softmax, score_requests
+
+from convert.checkpoint import Checkpoint
+from convert.convert import Options, convert
+from eval.run import Run
+from orin_runner.engine import Progress
+from orin_runner.memory import Needs
+from orin_runner.requests import Scored
+from orin_runner.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
+from orin_runner.worker import Job
+
+
+def job(model: Path) -> Job:
+    return Job(model, Needs(100), (), None, 1.0, 1, draft=True)
+
+
+def run(target: Callable[[Connection, Job], None], notes: list[str]) -> tuple[Supervisor, list[tuple[int, Scored]]]:
+    """Ask forty requests of ``target``'s workers."""
+    requests = score_requests(random.Random(3), 40)
+    answers = []
+    supervisor = Supervisor(job(Path("unused")), notes.append, target=target)
+    with supervisor:
+        supervisor.start()
+        for event in supervisor.run(requests):
+            if not isinstance(event, Progress):
+                assert isinstance(event[1], Scored)
+                answers.append((event[0], event[1]))
+    for i, result in answers:
+        row = reference(requests[i].prompt.tolist(), N_VOCAB)
+        expected = log_softmax(row)[requests[i].continuations[0][0]]
+        assert result.logprobs[0][0] == pytest.approx(expected, abs=1e-5)
+    return supervisor, answers
+
+
+def test_an_undisturbed_worker() -> None:
+    """Every request answered once, with the engine's statistics."""
+    notes: list[str] = []
+    supervisor, answers = run(serve, notes)
+    assert sorted(i for i, _ in answers) == list(range(40))
+    assert notes == []
+    assert supervisor.stats.computed == supervisor.stats.unique > 0
+
+
+def test_two_deaths_lose_and_repeat_nothing() -> None:
+    """SIGABRT as llama.cpp dies, SIGKILL as the kernel kills: the rest goes on with half the memory each time."""
+    notes: list[str] = []
+    supervisor, answers = run(dies_twice, notes)
+    assert sorted(i for i, _ in answers) == list(range(40))
+    assert supervisor.deaths == 2
+    assert "SIGABRT" in notes[0]
+    assert "SIGKILL" in notes[1]
+    assert all("half the memory" in note for note in notes)
+    # What the dead had computed is counted: it was paid for.
+    assert supervisor.stats.computed > supervisor.stats.unique
+
+
+def test_workers_that_never_answer_are_not_started_for_ever(tmp_path: Path) -> None:
+    """The cause is then not the budget; what was answered stays answered."""
+    log = tmp_path / "starts"
+    supervisor = Supervisor(job(log), lambda _: None, target=dies_at_once)
+    with supervisor, pytest.raises(WorkerDiedError, match="died 4 times in a row without an answer"):
+        supervisor.start()
+        list(supervisor.run(score_requests(random.Random(1), 5)))
+    assert len(log.read_text().splitlines()) == MAX_DEATHS_WITHOUT_PROGRESS
+
+
+@pytest.mark.parametrize("how", [signal.SIGABRT, signal.SIGKILL])
+def test_the_real_worker_killed_in_mid_run(tmp_path: Path, tiny: Path, how: signal.Signals) -> None:
+    """``orin-run eval`` on llama.cpp: same answers as an undisturbed run, every item once."""
+    model = tmp_path / "tiny.gguf"
+    convert(Checkpoint.open(tiny), model, Options())
+    command = [sys.executable, "-c", "from orin_runner.cli import main; main()", "eval", "exam", "--model", str(model)]
+    quiet = subprocess.run([*command, "--out", str(tmp_path / "quiet")], capture_output=True, check=True)
+    assert b"died" not in quiet.stderr
+    predictions = tmp_path / "run" / "predictions.jsonl"
+    disturbed = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
+    while not predictions.exists() or predictions.stat().st_size == 0:
+        assert disturbed.poll() is None
+        time.sleep(0.01)
+    children = Path(f"/proc/{disturbed.pid}/task/{disturbed.pid}/children").read_text().split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    (worker,) = [pid for pid, line in commands.items() if b"spawn_main" in line]
+    os.kill(worker, how)
+    _, stderr = disturbed.communicate(timeout=300)
+    assert disturbed.returncode == 0, stderr
+    assert f"the engine died ({how.name})" in stderr
+    rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert len(rows) == len({row["id"] for row in rows}) == 480
+    calm, again = Run.open(tmp_path / "quiet"), Run.open(tmp_path / "run")
+    for key, prediction in calm.predictions.items():
+        assert again.predictions[key].prediction == prediction.prediction
+    assert again.report["restarts"] == 1
