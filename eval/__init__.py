@@ -1,0 +1,1 @@
+"""Benchmarks: tasks, runs on disk, the Hugging Face reference, and the difference between two runs."""

@@ -1,0 +1,92 @@
+"""Rows of public data sets: from files in their published layout, or from the hub at a pinned revision.
+
+The only module that imports ``datasets``, and only when a hub load is asked for.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orin_runner.errors import UserError
+
+
+def need_file(*candidates: Path) -> Path:
+    """The first of ``candidates`` that exists.
+
+    Raises:
+        UserError: none does.
+    """
+    for path in candidates:
+        if path.exists():
+            return path
+    raise UserError(f"{candidates[0]} does not exist", "--data names the folder that holds the data sets' folders")
+
+
+def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) for every non-empty line of a JSON-lines file, gzipped or not.
+
+    Raises:
+        UserError: a line is not a JSON object or lacks one of the ``required`` keys; the line number is named.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: not a JSON object")
+            for key in required:
+                if key not in row:
+                    raise UserError(f"{path}, line {number}: no {key!r}")
+            yield number, row
+
+
+def read_csv(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
+    """(line number of the row's end, fields) for every row of a header-less CSV file.
+
+    Raises:
+        UserError: a row has another number of fields; the line number is named.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        for row in rows:
+            if len(row) != n_columns:
+                raise UserError(f"{path}, line {rows.line_num}: {len(row)} fields instead of {n_columns}")
+            yield rows.line_num, row
+
+
+def read_hub(repository: str, revision: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
+    """Rows of a data set on the Hugging Face hub.
+
+    Args:
+        repository: such as ``cais/mmlu``.
+        revision: commit hash, so that the rows cannot change under a result.
+        config: sub-set, if the data set has several.
+        split: such as ``test``.
+
+    Raises:
+        UserError: ``datasets`` is not installed, or the hub cannot be reached and nothing is cached.
+    """
+    try:
+        import datasets  # noqa: PLC0415 - heavy, and the device may run from files without it
+    except ImportError as error:
+        raise UserError(
+            "the package datasets is not installed", "pip install 'orin-run[data]', or --data DIR"
+        ) from error
+    try:
+        rows = datasets.load_dataset(repository, config, split=split, revision=revision)
+    except (OSError, ValueError) as error:  # ConnectionError is an OSError; an unknown revision a ValueError
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"cannot load {repository} from the hub: {reason}", "name local files with --data DIR"
+        ) from error
+    yield from (dict(row) for row in rows)

@@ -1,0 +1,126 @@
+"""One task: load and tokenize it, run it on an engine, judge and write the answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from eval.ask import Encoder, Question, encode_docs, predict, unanswered
+from eval.docs import Prediction
+from eval.report import task_report
+from eval.run import RunWriter
+from eval.tasks.base import LoadOptions, Task
+from orin_runner.engine import Progress, RunStats
+from orin_runner.errors import UserError
+from orin_runner.requests import Request, Result, context_tokens, longest_path
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A task's questions as requests, and the seconds it took to get there (``data``, ``tokenize``)."""
+
+    task: Task
+    questions: list[Question]
+    clocks: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a task is."""
+
+    done: int
+    right: int
+    items: int
+    computed: int
+    unique: int
+
+
+OnStatus = Callable[[Status], None]
+
+
+def prepare(task: Task, options: LoadOptions, encoder: Encoder, n_positions: int) -> Prepared:
+    """Load and tokenize ``task``.
+
+    Args:
+        n_positions: longest sequence the model is made for.
+
+    Raises:
+        UserError: data or tokenizer are not usable, or a prompt is longer than the model's context.
+    """
+    started = time.perf_counter()
+    docs = task.load(options)
+    loaded = time.perf_counter()
+    questions = encode_docs(docs, encoder)
+    for question in questions:
+        needed = longest_path(question.request)
+        if needed > n_positions:
+            raise UserError(
+                f"{task.name} {question.doc.id} needs {needed} tokens of context, the model has {n_positions}",
+                "use fewer --shots, or leave the item out",
+            )
+    return Prepared(task, questions, {"data": loaded - started, "tokenize": time.perf_counter() - loaded})
+
+
+class Runner(Protocol):
+    """What answers requests: ``orin_runner.engine.Engine`` or ``orin_runner.supervisor.Supervisor``."""
+
+    stats: RunStats
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]: ...
+
+
+def evaluate(
+    prepared: Prepared,
+    encoder: Encoder,
+    runner: Runner,
+    writer: RunWriter,
+    clocks: dict[str, float],
+    on_status: OnStatus,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Run a prepared task and write its predictions.
+
+    Args:
+        clocks: seconds already spent for this run (``start``, ``load``).
+        on_status: called as answers arrive.
+        limit: context tokens that memory allows; questions that need more are written as failed.
+
+    Returns:
+        The task's section of ``report.json``.
+    """
+    task, questions = prepared.task, prepared.questions
+    predictions: dict[int, Prediction] = {}
+    asked = []
+    for i, question in enumerate(questions):
+        needed = context_tokens(question.request)
+        if limit is not None and needed > limit:
+            predictions[i] = unanswered(task, question, f"needs {needed} tokens of context, memory allows {limit}")
+            writer.write(predictions[i])
+        else:
+            asked.append(i)
+    score = 0.0
+    right = computed = unique = 0
+    for event in runner.run([questions[i].request for i in asked]):
+        if isinstance(event, Progress):
+            computed, unique = event.computed, event.unique
+        else:
+            before = time.perf_counter()
+            i, result = asked[event[0]], event[1]
+            prediction = predict(task, questions[i], result, encoder)
+            writer.write(prediction)
+            predictions[i] = prediction
+            right += prediction.correct
+            score += time.perf_counter() - before
+        on_status(Status(len(predictions), right, len(questions), computed, unique))
+    if len(predictions) != len(questions):
+        raise RuntimeError(f"{len(questions) - len(predictions)} of {len(questions)} requests came back unanswered")
+    stats = runner.stats
+    ordered = [predictions[i] for i in range(len(questions))]
+    near = sum(p.margin is not None and p.margin < stats.near_tie for p in ordered)
+    tokens = {"sent": stats.sent, "unique": stats.unique, "computed": stats.computed, "checked": stats.checked}
+    # Predictions are made while the device computes, so their time is part of the prefill clock already.
+    all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
+    all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)
+    return task_report(ordered, tokens, all_clocks, near, stats.noise)

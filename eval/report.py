@@ -1,0 +1,74 @@
+"""Numbers of a finished task: accuracy, standard error, per-group table, tokens, clocks, rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from eval.docs import Prediction
+
+CHALLENGE_2024 = "challenge 2024"
+CHALLENGE_2023 = "challenge 2023"
+
+
+def standard_error(accuracy: float, n: int) -> float:
+    """Standard error of a share: sqrt(p (1 - p) / (n - 1)), lm-evaluation-harness's ``mean_stderr`` for 0/1 scores.
+
+    0 for fewer than two items.
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / (n - 1)) if n > 1 else 0.0
+
+
+def accuracy_table(predictions: Iterable[Prediction]) -> dict[str, dict[str, float]]:
+    """Accuracy, standard error and items per group, and of all items together under ``""``.
+
+    The total weighs every item the same, so it is the groups' average weighted by their sizes.
+    """
+    right: dict[str, int] = {}
+    items: dict[str, int] = {}
+    for prediction in predictions:
+        for group in ("", prediction.group):
+            right[group] = right.get(group, 0) + prediction.correct
+            items[group] = items.get(group, 0) + 1
+    table = {}
+    for group, n in items.items():
+        accuracy = right[group] / n
+        table[group] = {"accuracy": accuracy, "stderr": standard_error(accuracy, n), "items": n}
+    return table
+
+
+def task_report(
+    predictions: Sequence[Prediction], tokens: dict[str, int], clocks: dict[str, float], near_ties: int, noise: float
+) -> dict[str, Any]:
+    """One task's section of ``report.json``.
+
+    Args:
+        predictions: every item's.
+        tokens: ``sent``, ``unique``, ``computed``, ``checked``.
+        clocks: seconds per stage; ``score`` is the time to turn results into predictions.
+        near_ties: items whose margin is below three times the noise.
+        noise: largest log-probability difference between an item in the tree and alone.
+    """
+    table = accuracy_table(predictions)
+    total = table.pop("", {"accuracy": 0.0, "stderr": 0.0, "items": 0})
+    inference = sum(clocks.get(name, 0.0) for name in ("tokenize", "plan", "prefill", "check", "decode", "score"))
+    clocks = {
+        **clocks,
+        CHALLENGE_2024: clocks.get("data", 0.0) + inference,
+        CHALLENGE_2023: clocks.get("start", 0.0) + clocks.get("load", 0.0) + clocks.get("data", 0.0) + inference,
+    }
+    compute = clocks.get("prefill", 0.0) + clocks.get("decode", 0.0)
+    return {
+        "accuracy": total["accuracy"],
+        "stderr": total["stderr"],
+        "items": int(total["items"]),
+        "failed": sum(prediction.failed is not None for prediction in predictions),
+        "groups": table,
+        "tokens": tokens,
+        "clocks": {name: round(seconds, 4) for name, seconds in clocks.items()},
+        "items_per_s": total["items"] / inference if inference else 0.0,
+        "computed_tokens_per_s": tokens["computed"] / compute if compute else 0.0,
+        "noise": noise,
+        "near_ties": near_ties,
+    }

@@ -1,0 +1,122 @@
+"""A run on disk: ``run.json``, ``predictions.jsonl`` (appended and flushed as answers arrive) and ``report.json``.
+
+Runner and reference write the same form, so any two runs can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from eval.docs import Prediction
+from orin_runner.errors import UserError
+
+RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
+
+
+class RunWriter:
+    """Writes one run.
+
+    Args:
+        directory: the run's folder; created, and must not hold a run yet.
+        header: what ``run.json`` says: command, model, versions, device, settings.
+
+    Raises:
+        UserError: the folder holds a run.
+    """
+
+    def __init__(self, directory: Path, header: dict[str, Any]) -> None:
+        check_new(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        write_json(directory / RUN, header)
+        self._predictions = (directory / PREDICTIONS).open("w", encoding="utf-8")
+
+    def write(self, prediction: Prediction) -> None:
+        """Append one prediction and flush it."""
+        self._predictions.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
+        self._predictions.flush()
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Write ``report.json``."""
+        write_json(self.directory / REPORT, report)
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._predictions.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run read back.
+
+    Attributes:
+        directory: where it lies.
+        header: ``run.json``.
+        predictions: by (task, id).
+        report: ``report.json``, empty if the run did not end.
+    """
+
+    directory: Path
+    header: dict[str, Any]
+    predictions: dict[tuple[str, str], Prediction]
+    report: dict[str, Any]
+
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """Read a run folder.
+
+        Raises:
+            UserError: it does not hold a run, or a line cannot be read.
+        """
+        header_file = directory / RUN
+        if not header_file.exists():
+            raise UserError(f"{directory} does not hold a run", "orin-run eval TASK --out DIR writes one")
+        header = json.loads(header_file.read_text(encoding="utf-8"))
+        predictions: dict[tuple[str, str], Prediction] = {}
+        path = directory / PREDICTIONS
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line)
+                    if row["logprobs"] is not None:
+                        row["logprobs"] = tuple(row["logprobs"])
+                    prediction = Prediction(**row)
+                except (json.JSONDecodeError, KeyError, TypeError) as error:
+                    raise UserError(f"{path}, line {number}: not a prediction") from error
+                key = (prediction.task, prediction.id)
+                if key in predictions:
+                    raise UserError(f"{path}, line {number}: {prediction.task} {prediction.id} stands there twice")
+                predictions[key] = prediction
+        report_file = directory / REPORT
+        report = json.loads(report_file.read_text(encoding="utf-8")) if report_file.exists() else {}
+        return cls(directory, header, predictions, report)
+
+
+def check_new(directory: Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        UserError: it does.
+    """
+    if (directory / RUN).exists() or (directory / PREDICTIONS).exists():
+        raise UserError(f"{directory} already holds a run", "name another folder with --out, or remove it")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that a reader sees either the old or the whole new one."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

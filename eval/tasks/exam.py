@@ -1,0 +1,56 @@
+"""The exam: reading and look-up questions about invented people, for the tiny model in this repository.
+
+480 held-out items made by ``tests/tiny_phi3/exam_items.py``: 320 in the 2024 challenge's form (greedy text, exact
+match) and 160 by letter. A quarter are longer than the tiny model's 256-token window. The letters' prompts end in
+"Answer:" and the answer is a space and a letter, as in MMLU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.data import read_jsonl
+from eval.docs import Doc
+from eval.tasks.base import LoadOptions, spread
+from eval.tasks.challenge import challenge_doc, challenge_text
+from orin_runner.errors import UserError
+
+FILE = Path(__file__).parent.parent / "data" / "exam.jsonl"
+LETTERS = ("A", "B", "C", "D")
+
+
+class Exam:
+    """The exam's JSON lines."""
+
+    name = "exam"
+    title = "Exam"
+    source = "this repository"
+    licence = "MIT"
+    metric = "exact match of the greedy text; letter with the highest log-probability"
+    default_shots = 0
+
+    def load(self, options: LoadOptions) -> list[Doc]:
+        if options.shots:
+            raise UserError("the exam has no worked examples", "leave --shots out")
+        docs = []
+        for line, row in read_jsonl(FILE, "id", "form", "prompt", "answer"):
+            if row["form"] == "text":
+                message = [{"role": "user", "content": row["prompt"]}]
+                docs.append(challenge_doc(row["id"], "text", message, row["answer"], f"{FILE}, line {line}"))
+            else:
+                docs.append(
+                    Doc(
+                        id=row["id"],
+                        group="letters",
+                        prompt=row["prompt"],
+                        mode="choose",
+                        choices=tuple(f" {letter}" for letter in LETTERS),
+                        labels=LETTERS,
+                        target=row["answer"],
+                        single_token=True,
+                    )
+                )
+        return spread(docs, options.limit)
+
+    def normalize(self, text: str) -> str:
+        return challenge_text(text)

@@ -1,0 +1,106 @@
+"""MMLU (Hendrycks et al. 2021, arXiv:2009.03300): 57 subjects, four choices, answered by letter.
+
+Data: https://github.com/hendrycks/test (MIT), ``mmlu/dev`` and ``mmlu/test`` of header-less CSV files; or
+``cais/mmlu`` on the hub. A worked row of the prompt, 5-shot:
+
+    The following are multiple choice questions (with answers) about abstract algebra.
+
+    Find all c in Z_3 such that Z_3[x]/(x^2 + c) is a field.
+    A. 0
+    B. 1
+    C. 2
+    D. 3
+    Answer: B
+
+    [four more] [the question itself, ending in "Answer:"]
+
+White space is lm-evaluation-harness's (0.4.13, task ``mmlu``): questions are stripped, choices are not; one space
+stands between "Answer:" and the letter, so the letter's token is the one with a leading space; a blank line separates
+shots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from eval.data import need_file, read_csv, read_hub
+from eval.docs import Doc
+from eval.tasks.base import LoadOptions, spread
+from orin_runner.errors import UserError
+
+LETTERS = ("A", "B", "C", "D")
+HUB = ("cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe")
+SUBJECTS = tuple(
+    """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
+    college_computer_science college_mathematics college_medicine college_physics computer_security conceptual_physics
+    econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology
+    high_school_chemistry high_school_computer_science high_school_european_history high_school_geography
+    high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics
+    high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history
+    human_aging human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing
+    medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory
+    professional_accounting professional_law professional_medicine professional_psychology public_relations
+    security_studies sociology us_foreign_policy virology world_religions""".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+
+    def text(self) -> str:
+        lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True)]
+        return "\n".join([self.question.strip(), *lines, "Answer:"])
+
+
+class MMLU:
+    """5-shot letters, per subject and weighted by questions."""
+
+    name = "mmlu"
+    title = "MMLU"
+    source = "github.com/hendrycks/test"
+    licence = "MIT"
+    metric = "letter with the highest log-probability"
+    default_shots = 5
+
+    def load(self, options: LoadOptions) -> list[Doc]:
+        shots = self.default_shots if options.shots is None else options.shots
+        docs = []
+        for subject in SUBJECTS:
+            dev = list(_rows(options, subject, "dev"))
+            if shots > len(dev):
+                raise UserError(f"mmlu has {len(dev)} worked examples for {subject}, not {shots}", "use fewer --shots")
+            intro = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+            worked = "".join(f"{row.text()} {row.answer}\n\n" for row in dev[:shots])
+            for i, row in enumerate(_rows(options, subject, "test")):
+                docs.append(
+                    Doc(
+                        id=f"{subject}/{i}",
+                        group=subject,
+                        prompt=intro + worked + row.text(),
+                        mode="choose",
+                        choices=tuple(f" {letter}" for letter in LETTERS),
+                        labels=LETTERS,
+                        target=row.answer,
+                        single_token=True,
+                    )
+                )
+        return spread(docs, options.limit)
+
+    def normalize(self, text: str) -> str:
+        return text
+
+
+def _rows(options: LoadOptions, subject: str, split: str) -> Iterator[_Row]:
+    if options.data is None:
+        for row in read_hub(*HUB, subject, split):
+            yield _Row(row["question"], tuple(row["choices"]), LETTERS[row["answer"]])
+        return
+    path = need_file(options.data / "mmlu" / split / f"{subject}_{split}.csv")
+    for line, (question, *choices, answer) in read_csv(path, 6):
+        if answer not in LETTERS:
+            raise UserError(f"{path}, line {line}: the answer is {answer!r}, not one of A, B, C, D")
+        yield _Row(question, tuple(choices), answer)

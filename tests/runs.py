@@ -1,0 +1,56 @@
+"""Running real GGUFs in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from orin_runner.engine import Engine, Progress, RunStats
+from orin_runner.llama import Context, ContextSettings, Model
+from orin_runner.memory import CANONICAL_CHUNK
+from orin_runner.planner import Budget
+from orin_runner.requests import Request, Result, ScoreRequest
+
+
+def run_gguf(
+    path: Path,
+    requests: Sequence[Request],
+    *,
+    n_cells: int = 4608,
+    n_batch: int = 512,
+    n_ubatch: int = 256,
+    n_outputs: int = 256,
+    exact: bool = False,
+    draft: bool = True,
+) -> tuple[list[Result], RunStats]:
+    """Answer ``requests`` with a GGUF.
+
+    Args:
+        exact: F32 KV cache and no flash attention, the closest llama.cpp comes to float32.
+    """
+    settings = ContextSettings(
+        n_cells=n_cells,
+        n_batch=n_batch,
+        n_ubatch=n_ubatch,
+        n_outputs=n_outputs,
+        kv_type="f32" if exact else "f16",
+        flash_attn=not exact,
+        n_threads=2,
+    )
+    budget = Budget(n_cells, n_batch, 256, n_outputs)
+    found: dict[int, Result] = {}
+    with Model(path) as model, Context(model, settings) as context:
+        engine = Engine(context, budget, n_chunk=CANONICAL_CHUNK, n_positions=model.n_ctx_train, draft=draft)
+        for event in engine.run(requests):
+            if not isinstance(event, Progress):
+                found[event[0]] = event[1]
+    return [found[i] for i in range(len(requests))], engine.stats
+
+
+def whole_rows(tokens: Sequence[int], at: Sequence[int], vocabulary: Sequence[int]) -> list[ScoreRequest]:
+    """Requests for the log-probability of every token of ``vocabulary`` after each of the prefix lengths ``at``."""
+    ids = np.array(tokens, dtype=np.int32)
+    choices = tuple(np.array([token], dtype=np.int32) for token in vocabulary)
+    return [ScoreRequest(ids[:n], choices) for n in at]
