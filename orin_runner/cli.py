@@ -1,0 +1,342 @@
+"""``orin-run``: composes everything. The only module of the runner that prints results and exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eval.diff import diff
+from eval.evaluate import Prepared, Status, evaluate, prepare
+from eval.run import Run, RunWriter, check_new
+from eval.tasks import get_task
+from eval.tasks.base import LoadOptions
+from orin_runner import __version__, llama
+from orin_runner.console import Notes
+from orin_runner.device import KNOWN, parse_size, present_device
+from orin_runner.errors import UserError
+from orin_runner.gguf_file import GGUFFile
+from orin_runner.memory import needs_of, plan_that_fits
+from orin_runner.requests import Request, context_tokens
+from orin_runner.show import (
+    model_line,
+    offload_lines,
+    plan_lines,
+    print_diff,
+    print_plan,
+    print_report,
+    window_warning,
+)
+from orin_runner.state import default_model
+from orin_runner.supervisor import DoesNotFitError, Supervisor, WorkerDiedError
+from orin_runner.tokenizer import Tokenizer
+from orin_runner.worker import Job
+
+STARTED = time.perf_counter()
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run a non-quantized LLM over whole benchmarks through llama.cpp, computing every distinct token once.",
+)
+notes = Notes()
+
+Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help="exam, challenge, mmlu")]
+ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_MODEL, else the last make convert).")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder with the published data files; without it tasks load from the hub.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Ask only this many questions, evenly spread.")]
+Shots = Annotated[int | None, typer.Option(min=0, help="Worked examples before each question.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the run (default: runs/TASK-TIME).")]
+Device = Annotated[str, typer.Option(help="auto (this machine), orin-32gb, or an amount of memory such as 29000MiB.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"orin-run {__version__}, llama-cpp-python {llama.version()}")
+        raise typer.Exit
+
+
+@app.command("eval")
+def eval_command(
+    tasks: Tasks,
+    model: ModelFile = None,
+    data: Data = None,
+    limit: Limit = None,
+    shots: Shots = None,
+    out: Out = None,
+    draft: Annotated[
+        bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")
+    ] = True,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
+    start = time.perf_counter() - STARTED
+    chosen = [get_task(name) for name in tasks]
+    out = out or _run_folder(tasks)
+    check_new(out)
+    file = _open_model(model)
+    tokenizer = Tokenizer.from_gguf(file)
+    prepared = [prepare(task, LoadOptions(data, limit, shots), tokenizer, file.n_ctx_train) for task in chosen]
+    for item in prepared:
+        warning = window_warning(item, file)
+        if warning is not None:
+            notes.warn(warning)
+    requests = _requests(prepared)
+    job = Job(
+        model=file.path,
+        needs=needs_of(requests),
+        lengths=[context_tokens(request) for request in requests],
+        device_bytes=_device_bytes(device),
+        share=1.0,
+        n_threads=_threads(),
+        draft=draft,
+    )
+    with notes.progress(f"loading {file.path.name}", 1.0) as bar:
+        supervisor = Supervisor(job, notes.warn, bar.update)
+        try:
+            supervisor.start()
+        except DoesNotFitError as error:
+            for line in plan_lines(error.plan):
+                notes.warn(line)
+            raise typer.Exit(1) from error
+    with supervisor:
+        for line in [
+            *offload_lines(supervisor.loaded, file, os.environ.get("GGML_CUDA_CUBLAS_COMPUTE_TYPE")),
+            *plan_lines(supervisor.plan),
+        ]:
+            notes.note(line)
+        left_out = sum(length > supervisor.limit for length in job.lengths)
+        if left_out:
+            notes.warn(
+                f"{left_out} of {len(requests)} requests need more than the {supervisor.limit} tokens of context that "
+                f"fit into memory: they are left out and count as wrong"
+            )
+        settings = {"draft": draft, "limit": limit, "shots": shots}
+        sections: dict[str, Any] = {}
+        with RunWriter(out, {**_header("llama.cpp"), **_run_header(file, supervisor), "settings": settings}) as writer:
+            for item in prepared:
+                with notes.progress(item.task.name, None) as bar:
+
+                    def show(status: Status) -> None:
+                        share = status.right / status.done if status.done else 0.0
+                        bar.update(status.done, f"{status.done}/{status.items} items, {share:.1%} right")
+
+                    clocks = {"start": start, "load": supervisor.loaded.seconds}
+                    sections[item.task.name] = evaluate(
+                        item, tokenizer, supervisor, writer, clocks, show, supervisor.limit
+                    )
+            writer.report({"tasks": sections, "restarts": supervisor.deaths})
+    _print_result(sections, out, as_json)
+
+
+@app.command()
+def plan(
+    tasks: Tasks,
+    model: ModelFile = None,
+    data: Data = None,
+    limit: Limit = None,
+    shots: Shots = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Show what a run will take before anything is loaded. Exit status 1 if it does not fit."""
+    file = _open_model(model)
+    tokenizer = Tokenizer.from_gguf(file)
+    options = LoadOptions(data, limit, shots)
+    requests = _requests([prepare(get_task(name), options, tokenizer, file.n_ctx_train) for name in tasks])
+    size = _device_bytes(device)
+    target = KNOWN[device] if device in KNOWN else present_device(size)
+    simulate = (lambda settings: llama.simulate(file.path, settings)) if target.present else None
+    lengths = [context_tokens(request) for request in requests]
+    found, fitting = plan_that_fits(file, needs_of(requests), lengths, target, _threads(), simulate)
+    whole = found.fits and fitting == max(lengths, default=1)
+    if as_json:
+        print(json.dumps({**found.to_json(), "requests": len(lengths), "fits": whole, "limit": fitting}, indent=1))
+    else:
+        print_plan(found)
+        left_out = sum(length > fitting for length in lengths)
+        if found.fits and left_out:
+            print(f"{left_out} of {len(lengths)} requests are longer than {fitting} tokens and do not fit")
+    if not whole:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reference(
+    tasks: Tasks,
+    model: Annotated[Path, typer.Option(help="Hugging Face checkpoint folder.")],
+    data: Data = None,
+    limit: Limit = None,
+    shots: Shots = None,
+    out: Out = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    reference_window: Annotated[
+        str, typer.Option(help="on, or off to ignore the model's sliding window as some runtimes do.")
+    ] = "on",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens per forward pass.")] = 8192,
+    as_json: Json = False,
+) -> None:
+    """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
+    chosen = [get_task(name) for name in tasks]
+    out = out or _run_folder([*tasks, "reference"])
+    check_new(out)
+    try:
+        from eval import reference as hf  # noqa: PLC0415 - torch stays off machines that only run GGUFs
+    except ImportError as error:
+        reason = f"the reference needs torch and transformers ({error})"
+        raise UserError(reason, "pip install 'orin-run[reference]'") from error
+    if dtype not in hf.DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}", f"one of {', '.join(hf.DTYPES)}")
+    if reference_window not in {"on", "off"}:
+        raise UserError(f"--reference-window is on or off, not {reference_window!r}")
+    before = time.perf_counter()
+    loaded = hf.Reference(model, dtype, device, window=reference_window == "on")
+    load = time.perf_counter() - before
+    options = LoadOptions(data, limit, shots)
+    prepared = [prepare(task, options, loaded.encoder, loaded.n_positions) for task in chosen]
+    header = {**_header("transformers"), **loaded.header(), "settings": {"limit": limit, "shots": shots}}
+    sections: dict[str, Any] = {}
+    with RunWriter(out, header) as writer:
+        for item in prepared:
+            with notes.progress(item.task.name, len(item.questions)) as bar:
+                sections[item.task.name] = hf.evaluate_reference(
+                    item, loaded, writer, {"load": load}, batch_tokens, bar.update
+                )
+        writer.report({"tasks": sections})
+    _print_result(sections, out, as_json)
+
+
+@app.command("diff")
+def diff_command(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    references: Annotated[
+        list[Path], typer.Argument(metavar="REFERENCE...", help="Runs to compare with; the first one is judged by.")
+    ],
+    max_drop: Annotated[float, typer.Option(help="Largest allowed drop of average accuracy, in points.")] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Compare a run with a reference item by item. Exit status 1 if accuracy drops by more than --max-drop."""
+    opened = Run.open(run)
+    found = [(other, diff(opened, other)) for other in map(Run.open, references)]
+    if as_json:
+        results = [result for _, result in found]
+        print(json.dumps(results[0] if len(results) == 1 else results, indent=1))
+    else:
+        print_diff(opened, found)
+    for other, result in found:
+        if result["same_checkpoint"] is False:
+            raise UserError(f"{run} and {other.directory} come from different checkpoints", "compare the same weights")
+    drop = found[0][1]["mean_drop"]
+    if drop > max_drop:
+        notes.warn(f"average accuracy drops by {drop:.2f} points, more than {max_drop}")
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: every user mistake is one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        notes.error(error.message, error.hint)
+        sys.exit(2)
+    except (WorkerDiedError, llama.DecodeError, MemoryError) as error:
+        notes.error(str(error), None)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        notes.error("interrupted", None)
+        sys.exit(130)
+
+
+def _open_model(model: Path | None) -> GGUFFile:
+    path, why = (model, "") if model is not None else default_model()
+    file = GGUFFile.open(path)
+    notes.note(f"model {path}{f' ({why})' if why else ''}: {model_line(file)}")
+    return file
+
+
+def _requests(prepared: Sequence[Prepared]) -> list[Request]:
+    return [question.request for item in prepared for question in item.questions]
+
+
+def _device_bytes(device: str) -> int | None:
+    """Bytes named by --device; None for auto.
+
+    Raises:
+        UserError: neither a known device nor a size.
+    """
+    if device == "auto":
+        return None
+    if device in KNOWN:
+        return KNOWN[device].available
+    size = parse_size(device)
+    if size is None:
+        known = ", ".join(KNOWN)
+        raise UserError(f"--device {device} is neither a device nor an amount of memory", f"auto, {known}, or 29000MiB")
+    return size
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _header(engine: str) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "engine": engine,
+        "command": shlex.join(["orin-run", *sys.argv[1:]]),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "orin-run": __version__,
+            "llama-cpp-python": llama.version(),
+            "python": platform.python_version(),
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _run_header(file: GGUFFile, supervisor: Supervisor) -> dict[str, Any]:
+    loaded = supervisor.loaded
+    return {
+        "model": {
+            "name": file.path.name,
+            "sha256": file.digest(),
+            "checkpoint_sha256": file.checkpoint_sha256,
+            "architecture": file.architecture,
+            "types": {name: count for name, (count, _) in file.tensor_types.items()},
+            "altered_values": file.altered_values,
+            "window": file.window or file.dropped_window,
+            "window_honoured": file.dropped_window is None,
+        },
+        "device": [{"name": device.name, "description": device.description} for device in loaded.devices],
+        "gpu_layers": f"{loaded.gpu_layers}/{loaded.n_layers}",
+        "memory": {**supervisor.plan.to_json(), "allocated_mib": loaded.buffers},
+    }
+
+
+def _run_folder(names: list[str]) -> Path:
+    return Path("runs") / f"{'+'.join(names)}-{datetime.now().astimezone().strftime('%Y%m%d-%H%M%S')}"
+
+
+def _print_result(sections: dict[str, Any], out: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"run": str(out), "tasks": sections}, indent=1))
+    else:
+        print_report(sections, out)
