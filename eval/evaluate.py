@@ -120,6 +120,8 @@ def evaluate(
     ordered = [predictions[i] for i in range(len(questions))]
     near = sum(p.margin is not None and p.margin < stats.near_tie for p in ordered)
     tokens = {"sent": stats.sent, "unique": stats.unique, "computed": stats.computed, "checked": stats.checked}
+    if stats.restored:
+        tokens["restored"] = stats.restored
     # Predictions are made while the device computes, so their time is part of the prefill clock already.
     all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
     all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)

@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,9 @@ from orin_runner.device import KNOWN, parse_size, present_device
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import needs_of, plan_that_fits
+from orin_runner.prompt_cache import PromptCacheOptions
 from orin_runner.requests import Request, context_tokens
+from orin_runner.selftest import compare, random_requests
 from orin_runner.show import (
     model_line,
     offload_lines,
@@ -34,6 +37,7 @@ from orin_runner.show import (
     print_diff,
     print_plan,
     print_report,
+    print_selftest,
     window_warning,
 )
 from orin_runner.state import default_model
@@ -42,6 +46,7 @@ from orin_runner.tokenizer import Tokenizer
 from orin_runner.worker import Job
 
 STARTED = time.perf_counter()
+F16_COMPUTE = "GGML_CUDA_CUBLAS_COMPUTE_TYPE"
 
 app = typer.Typer(
     add_completion=False,
@@ -84,6 +89,10 @@ def eval_command(
         bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")
     ] = True,
     device: Device = "auto",
+    prompt_cache: Annotated[
+        Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
+    ] = None,
+    prompt_cache_gb: Annotated[float, typer.Option(min=0.0, help="Bound of that folder; the oldest go first.")] = 20.0,
     as_json: Json = False,
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
@@ -99,36 +108,23 @@ def eval_command(
         if warning is not None:
             notes.warn(warning)
     requests = _requests(prepared)
-    job = Job(
-        model=file.path,
-        needs=needs_of(requests),
-        lengths=[context_tokens(request) for request in requests],
-        device_bytes=_device_bytes(device),
-        share=1.0,
-        n_threads=_threads(),
-        draft=draft,
-    )
-    with notes.progress(f"loading {file.path.name}", 1.0) as bar:
-        supervisor = Supervisor(job, notes.warn, bar.update)
-        try:
-            supervisor.start()
-        except DoesNotFitError as error:
-            for line in plan_lines(error.plan):
-                notes.warn(line)
-            raise typer.Exit(1) from error
-    with supervisor:
+    cache = None
+    if prompt_cache is not None:
+        cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {file.digest()}")
+    with _start(file, requests, _device_bytes(device), draft=draft, prompt_cache=cache) as supervisor:
         for line in [
-            *offload_lines(supervisor.loaded, file, os.environ.get("GGML_CUDA_CUBLAS_COMPUTE_TYPE")),
+            *offload_lines(supervisor.loaded, file, os.environ.get(F16_COMPUTE)),
             *plan_lines(supervisor.plan),
         ]:
             notes.note(line)
-        left_out = sum(length > supervisor.limit for length in job.lengths)
+        left_out = sum(context_tokens(request) > supervisor.limit for request in requests)
         if left_out:
             notes.warn(
                 f"{left_out} of {len(requests)} requests need more than the {supervisor.limit} tokens of context that "
                 f"fit into memory: they are left out and count as wrong"
             )
-        settings = {"draft": draft, "limit": limit, "shots": shots}
+        kept = None if prompt_cache is None else str(prompt_cache)
+        settings = {"draft": draft, "limit": limit, "shots": shots, "prompt_cache": kept}
         sections: dict[str, Any] = {}
         with RunWriter(out, {**_header("llama.cpp"), **_run_header(file, supervisor), "settings": settings}) as writer:
             for item in prepared:
@@ -175,6 +171,31 @@ def plan(
         if found.fits and left_out:
             print(f"{left_out} of {len(lengths)} requests are longer than {fitting} tokens and do not fit")
     if not whole:
+        raise typer.Exit(1)
+
+
+@app.command()
+def selftest(
+    model: ModelFile = None,
+    requests: Annotated[int, typer.Option(min=2, help="Random requests to compare.")] = 24,
+    seed: Annotated[int, typer.Option(help="Source of the random tokens.")] = 1,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare the tree with single sequences on random tokens. Exit status 1 if more than rounding differs."""
+    file = _open_model(model)
+    window = file.window or 0
+    longest = min(file.n_ctx_train, window + 300 if window else 1500)
+    made = random_requests(requests, file.n_vocab, window, longest, seed)
+    with notes.progress("selftest", None) as bar, _start(file, made, _device_bytes(device)) as supervisor:
+        for line in offload_lines(supervisor.loaded, file, os.environ.get(F16_COMPUTE)):
+            notes.note(line)
+        result = compare(made, supervisor.run, lambda: supervisor.stats, window, lambda n: bar.update(n, f"{n} alone"))
+    if as_json:
+        print(json.dumps({**asdict(result), "allowed": result.allowed, "passed": result.passed}, indent=1))
+    else:
+        print_selftest(result)
+    if not result.passed:
         raise typer.Exit(1)
 
 
@@ -270,6 +291,36 @@ def _open_model(model: Path | None) -> GGUFFile:
     file = GGUFFile.open(path)
     notes.note(f"model {path}{f' ({why})' if why else ''}: {model_line(file)}")
     return file
+
+
+def _start(
+    file: GGUFFile,
+    requests: Sequence[Request],
+    device_bytes: int | None,
+    *,
+    draft: bool = True,
+    prompt_cache: PromptCacheOptions | None = None,
+) -> Supervisor:
+    """A worker with the model loaded; exits with the plan where it does not fit."""
+    job = Job(
+        model=file.path,
+        needs=needs_of(requests),
+        lengths=[context_tokens(request) for request in requests],
+        device_bytes=device_bytes,
+        share=1.0,
+        n_threads=_threads(),
+        draft=draft,
+        prompt_cache=prompt_cache,
+    )
+    with notes.progress(f"loading {file.path.name}", 1.0) as bar:
+        supervisor = Supervisor(job, notes.warn, bar.update)
+        try:
+            supervisor.start()
+        except DoesNotFitError as error:
+            for line in plan_lines(error.plan):
+                notes.warn(line)
+            raise typer.Exit(1) from error
+    return supervisor
 
 
 def _requests(prepared: Sequence[Prepared]) -> list[Request]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orin_runner.batch import Batch, BatchBuilder
+from orin_runner.planner import Restored
 from orin_runner.requests import Tokens
 
 
@@ -25,6 +26,8 @@ class Backend(Protocol):
     def span(self, seq: int) -> tuple[int, int]: ...
     def submit(self, batch: Batch) -> None: ...
     def logits(self, n: int) -> npt.NDArray[np.float32]: ...
+    def state(self, seq: int) -> bytes: ...
+    def set_state(self, seq: int, payload: bytes) -> bool: ...
 
 
 class LostPrefixError(RuntimeError):
@@ -98,6 +101,21 @@ class Decoder:
         self.stats.wait_s += self._ready - started
         self.stats.rows += n
         return rows
+
+    def state(self, seq: int) -> bytes:
+        """What ``seq`` holds, as bytes; waits for the device."""
+        self.backend.logits(0)
+        return self.backend.state(seq)
+
+    def restore(self, restored: Restored, payload: bytes) -> bool:
+        """Carry out ``restored``; False if llama.cpp refuses the payload. Waits for the device."""
+        self.backend.logits(0)
+        for seq in restored.cut:
+            self.backend.cut(seq, 0)
+        if not self.backend.set_state(restored.holder, payload):
+            return False
+        self.backend.copy(restored.holder, restored.pin, restored.n)
+        return True
 
     def alone(self, tokens: Tokens, n_chunk: int) -> npt.NDArray[np.float32]:
         """The logits after ``tokens``, computed in the canonical shape.

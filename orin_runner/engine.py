@@ -17,6 +17,7 @@ from orin_runner.errors import UserError
 from orin_runner.generate import Draft, Greedy
 from orin_runner.planner import Budget
 from orin_runner.probes import Probes
+from orin_runner.prompt_cache import PromptCache
 from orin_runner.requests import GenerateRequest, Request, Result, ScoreRequest, longest_path
 from orin_runner.scoring import RowScorer
 from orin_runner.stream import StreamPass
@@ -35,6 +36,7 @@ class RunStats:
         noise: largest difference of any log-probability between a request in the tree and the same request alone.
         check_requests: how many requests that was measured on.
         settled: positions of greedy texts decided in the canonical shape.
+        restored: tokens whose state came from the prompt cache instead of being computed.
         clocks: seconds per stage: plan, prefill, decode, check.
         prefill: decode calls of the tree pass.
     """
@@ -46,6 +48,7 @@ class RunStats:
     noise: float = 0.0
     check_requests: int = 0
     settled: int = 0
+    restored: int = 0
     clocks: dict[str, float] = field(default_factory=dict)
     prefill: DecodeStats = field(default_factory=DecodeStats)
 
@@ -75,6 +78,7 @@ class Engine:
         n_positions: longest sequence the model is made for.
         n_threads: threads for turning logits into log-probabilities.
         draft: verify the candidates that generation requests name; without it they are ignored.
+        cache: states of shared prefixes kept between runs.
     """
 
     def __init__(
@@ -86,7 +90,9 @@ class Engine:
         n_positions: int,
         n_threads: int = 2,
         draft: bool = True,
+        cache: PromptCache | None = None,
     ) -> None:
+        self._cache = cache
         self._decoder = Decoder(backend)
         self._budget = budget
         if n_chunk > budget.n_batch:
@@ -140,7 +146,7 @@ class Engine:
         kept: dict[int, npt.NDArray[np.float32]] = {int(stream.row_of[k]): np.empty(0, np.float32) for k in checks}
         open_probes = np.bincount(plan.request, minlength=len(requests))
         before = time.perf_counter()
-        for n_tokens, probes in stream.run(self._decoder, self._budget, scorer, kept):
+        for n_tokens, probes in stream.run(self._decoder, self._budget, scorer, kept, self._cache):
             self.stats.computed += n_tokens
             touched, counts = np.unique(plan.request[probes], return_counts=True)
             open_probes[touched] -= counts
@@ -149,6 +155,8 @@ class Engine:
                     yield i, plan.scored(i, stream)
             yield Progress(self.stats.computed, self.stats.unique, self.stats.sent)
         self.stats.prefill = replace(self._decoder.stats)
+        if self._cache is not None:
+            self.stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
         self.stats.clocks["prefill"] = time.perf_counter() - before
         before = time.perf_counter()
         for k in checks:

@@ -361,6 +361,18 @@ class Context:
         pointer = llama_cpp.llama_get_logits(self._ctx)
         return np.ctypeslib.as_array(pointer, shape=(n, self.n_vocab))
 
+    def state(self, seq: int) -> bytes:
+        """The cells of ``seq``; of a cache with a sliding window only those within the window of its end."""
+        size = int(llama_cpp.llama_state_seq_get_size(self._ctx, seq))
+        buffer = (ctypes.c_uint8 * size)()
+        n = int(llama_cpp.llama_state_seq_get_data(self._ctx, buffer, size, seq))
+        return bytes(memoryview(buffer)[:n])
+
+    def set_state(self, seq: int, payload: bytes) -> bool:
+        """Put what ``state`` returned into ``seq``, which must be empty; False if llama.cpp refuses it."""
+        buffer = (ctypes.c_uint8 * len(payload)).from_buffer_copy(payload)
+        return int(llama_cpp.llama_state_seq_set_data(self._ctx, buffer, len(payload), seq)) > 0
+
     def buffer_sizes(self) -> dict[str, float]:
         """MiB that llama.cpp logged when it allocated this context, by kind: KV, compute, output."""
         kinds = ("KV", "compute", "output")

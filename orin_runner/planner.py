@@ -15,6 +15,7 @@ sequence's sliding window (``llama_kv_cache::find_slot``), silently. It never ta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from orin_runner.batch import BatchBuilder, Copy, Cut
 from orin_runner.cells import KVCells
+from orin_runner.requests import Tokens
 from orin_runner.tree import TokenTree
 
 MAX_SHARED_PAIRS = 16384
@@ -80,6 +82,20 @@ class Filled:
     retained: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How to restore a base: drop the sequences ``cut``, put the state into ``holder``, give ``pin`` all of it.
+
+    Attributes:
+        n: tokens of the base.
+    """
+
+    cut: tuple[int, ...]
+    holder: int
+    pin: int
+    n: int
+
+
 class Planner:
     """Walks a tree once, filling batches.
 
@@ -89,6 +105,8 @@ class Planner:
         budget: limits of one decode call.
         cells: the cache's bookkeeping; other sequences may live in it.
         retain: bool per path: keep the path's sequence alive when it is finished (for generation).
+        bases: path to length: the paths from this one on share so many leading tokens, and the batch in which they are
+            complete ends there, so that their state can be saved from ``trunk``, or put there with ``restore``.
     """
 
     def __init__(
@@ -98,6 +116,7 @@ class Planner:
         budget: Budget,
         cells: KVCells,
         retain: npt.NDArray[np.bool_] | None = None,
+        bases: Mapping[int, int] | None = None,
     ) -> None:
         self._tree = tree
         self._outputs = outputs
@@ -107,6 +126,7 @@ class Planner:
         self._path = 0  # the path being computed ...
         self._position = 0  # ... and the position in it that comes next
         self._trunk: tuple[int, int] | None = None  # holder and pin
+        self._bases = bases or {}
 
     @property
     def done(self) -> bool:
@@ -124,6 +144,39 @@ class Planner:
         if self.done:
             return self._tree.n_unique
         return int(self._tree.starts[self._path] + self._position - self._tree.lcp[self._path])
+
+    @property
+    def trunk(self) -> int | None:
+        """The sequence that holds what the next batch goes on from."""
+        return None if self._trunk is None else self._trunk[0]
+
+    @property
+    def base_ahead(self) -> Tokens | None:
+        """The base that the next batch begins, None where it begins none."""
+        base = self._bases.get(self._path)
+        if base is None or self._position != self._tree.lcp[self._path]:
+            return None
+        return self._tree.paths[self._path][:base]
+
+    @property
+    def base_complete(self) -> Tokens | None:
+        """The base that the trunk has come to hold, and nothing beyond it."""
+        base = self._bases.get(self._path)
+        return self._tree.paths[self._path][:base] if base is not None and self._position == base else None
+
+    def restore(self) -> Restored:
+        """Take the base ahead as computed. The cells are updated as if the result had been carried out."""
+        base = self._bases[self._path]
+        cut = self._trunk or ()
+        for seq in cut:
+            self._cells.release(seq)
+        holder, pin = self._cells.new_seq(), self._cells.new_seq()
+        # New cells: those of a shared beginning that the old trunk held are among the restored ones, too.
+        handle = self._cells.new_handles(base)
+        self._cells.extend(holder, handle, handle + base)
+        self._cells.copy(holder, pin, base)
+        self._trunk, self._position = (holder, pin), base
+        return Restored(cut, holder, pin, base)
 
     def fill(self, builder: BatchBuilder, max_tokens: int, max_outputs: int, max_paths: int) -> Filled | None:
         """Put as many tokens as fit into ``builder``.
@@ -143,6 +196,9 @@ class Planner:
         first = self.position
         next_output = int(np.searchsorted(self._outputs, first))
         room = min(max_tokens, cells.free)
+        base = self._bases.get(self._path, 0)
+        if self._position < base:
+            room = min(room, base - self._position)
         if next_output + max_outputs < len(self._outputs):
             room = min(room, int(self._outputs[next_output + max_outputs]) - first)
         max_paths = min(max_paths, cells.free_ids - IDS_BESIDE_PATHS // 2)
@@ -157,6 +213,8 @@ class Planner:
         shared_pairs = 0
         while room and path < len(tree.paths) and len(sequences) < max_paths:
             if sequences:
+                if path in self._bases:
+                    break
                 branch = int(tree.lcp[path])
                 trunk_left = min(trunk, branch)
                 shared_pairs += branch - trunk_left

@@ -13,6 +13,7 @@ from orin_runner import llama
 from orin_runner.console import GIB, print_table
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import MIB, MemoryPlan
+from orin_runner.selftest import SelftestResult
 from orin_runner.worker import Loaded
 
 
@@ -112,12 +113,28 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
     for name, section in sections.items():
         if section["failed"]:
             print(f"{name}: {section['failed']} items were not answered and count as wrong; see predictions.jsonl")
+        if section["tokens"].get("restored"):
+            print(f"{name}: {section['tokens']['restored']:,} tokens came from the prompt cache of an earlier run")
         if section["noise"]:
             print(
                 f"{name}: {section['near_ties']} near-ties (margin below three times the noise: tree and single "
                 f"sequence differ by at most {section['noise']:.2g} in any log-probability)"
             )
     print(f"run written to {out}")
+
+
+def print_selftest(result: SelftestResult) -> None:
+    """How far the tree is from single sequences, and how far it may be."""
+    window = f", window {result.window}" if result.window else ""
+    print(
+        f"{result.requests} random requests of up to {result.longest} tokens{window}: {result.unique:,} unique tokens, "
+        f"{result.computed:,} computed"
+    )
+    print(
+        f"largest difference of any log-probability, tree against single sequence: {result.difference:.2g} "
+        f"(rounding of single sequences {result.rounding:.2g}, allowed {result.allowed:.2g})"
+    )
+    print("passed" if result.passed else "FAILED: the tree does not give what single sequences give")
 
 
 def _accuracy(values: dict[str, float]) -> str:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from orin_runner.batch import BatchBuilder
 from orin_runner.cells import KVCells
-from orin_runner.decoder import Decoder
+from orin_runner.decoder import Decoder, LostPrefixError
 from orin_runner.planner import Budget, Planner
+from orin_runner.prompt_cache import MIN_TOKENS, PromptCache
 from orin_runner.requests import Tokens
 from orin_runner.scoring import RowFacts, RowScorer
 from orin_runner.tree import TokenTree
@@ -58,8 +59,36 @@ class StreamPass:
         """The answers of a range of probes, float64; NaN where not computed yet."""
         return self._sorted_logprobs[self._place[probes]]
 
+    def bases(self, window: int) -> dict[int, int]:
+        """Where a long prefix begins to be shared: path to length, as ``Planner`` takes them.
+
+        A base ends before the first row that is wanted, so that what is restored need not be computed, and within the
+        sliding ``window`` (0 for none) of its first token: a longer state would lack the beginning, which the paths
+        after these may share.
+        """
+        lcp, starts = self.tree.lcp, self.tree.starts
+        found: dict[int, int] = {}
+        begins = np.flatnonzero(lcp < MIN_TOKENS)
+        for first, end in zip(begins.tolist(), [*begins.tolist()[1:], len(lcp)], strict=True):
+            if end - first < 2:
+                continue
+            base = min(int(lcp[first + 1 : end].min()), len(self.tree.paths[first]) - 1)
+            output = int(np.searchsorted(self._outputs, starts[first]))
+            if output < len(self._outputs):
+                base = min(base, int(self._outputs[output] - starts[first] + lcp[first]))
+            if window:
+                base = min(base, window - 1)
+            if base >= MIN_TOKENS:
+                found[first] = base
+        return found
+
     def run(
-        self, decoder: Decoder, budget: Budget, scorer: RowScorer, keep_rows: dict[int, npt.NDArray[np.float32]]
+        self,
+        decoder: Decoder,
+        budget: Budget,
+        scorer: RowScorer,
+        keep_rows: dict[int, npt.NDArray[np.float32]],
+        cache: PromptCache | None = None,
     ) -> Iterator[tuple[int, Int64]]:
         """Compute everything.
 
@@ -68,19 +97,23 @@ class StreamPass:
             budget: limits of one decode call.
             scorer: threads for the row work.
             keep_rows: its keys name rows of ``facts``; receives copies of those rows.
+            cache: states of shared prefixes to restore instead of computing them, and to keep.
 
         Yields:
             (tokens computed since the last yield, indices of the probes answered since then), batch by batch.
         """
         decoder.backend.clear()
         cells = KVCells(budget.n_cells, budget.n_seq, self.tree.n_unique)
-        planner = Planner(self.tree, self._outputs, budget, cells)
+        bases = None if cache is None else self.bases(decoder.backend.n_swa)
+        planner = Planner(self.tree, self._outputs, budget, cells, bases=bases)
         # Rows of up to two batches are in flight on the scoring threads.
         scoring: deque[tuple[int, int, int, list[Future[None]]]] = deque()
         running: tuple[int, int, int] | None = None  # (first row, rows, tokens) of the batch on the device
         while running is not None or not planner.done:
             batch = None
             if not planner.done:
+                if cache is not None:
+                    _restore(planner, decoder, cache)
                 builder = BatchBuilder()
                 planner.fill(builder, budget.n_batch, budget.n_outputs, budget.n_seq)
                 batch = builder.build()
@@ -93,6 +126,8 @@ class StreamPass:
                 first_row = 0 if finished is None else finished[0] + finished[1]
                 decoder.submit(batch)
                 running = (first_row, batch.n_outputs, len(batch.tokens))
+                if cache is not None:
+                    _save(planner, decoder, cache)
             if finished is not None and rows is not None:
                 scoring.append((*finished, self._score(scorer, finished[0], rows)))
                 for row in keep_rows:
@@ -117,3 +152,25 @@ class StreamPass:
             future.result()
         low, high = np.searchsorted(self._sorted_rows, [first_row, first_row + n_rows])
         return n_tokens, self._order[low:high]
+
+
+def _restore(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:
+    """Put the base that comes next into the cache, if its state is on disk."""
+    base = planner.base_ahead
+    payload = None if base is None else cache.load(base)
+    if base is None or payload is None:
+        return
+    restored = planner.restore()
+    if decoder.restore(restored, payload):
+        cache.restored_tokens += len(base)
+    else:
+        raise LostPrefixError(
+            "llama.cpp did not take a state that it had saved itself: empty the prompt cache's folder"
+        )
+
+
+def _save(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:
+    """Keep the state of the base that the batch just submitted completes."""
+    base = planner.base_complete
+    if base is not None and planner.trunk is not None:
+        cache.save(base, decoder.state(planner.trunk))

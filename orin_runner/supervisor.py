@@ -14,7 +14,7 @@ from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.memory import MemoryPlan
 from orin_runner.requests import Request, Result
-from orin_runner.worker import Answers, Done, Job, Loaded, Loading, Message, Planned, Refused, serve
+from orin_runner.worker import Answers, Done, Job, Loaded, Loading, Message, Note, Planned, Refused, serve
 
 MAX_DEATHS_WITHOUT_PROGRESS = 4
 """After so many workers in a row that answered nothing, the cause is not the budget."""
@@ -160,7 +160,10 @@ class Supervisor:
                 raise _WorkerLostError from error
             if isinstance(message, Refused):
                 raise UserError(message.message, message.hint)
-            yield message
+            if isinstance(message, Note):
+                self._on_note(message.text)
+            else:
+                yield message
 
     def _bury(self, left: int, total: int, in_vain: int) -> None:
         assert self._process is not None

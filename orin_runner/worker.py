@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import CANONICAL_CHUNK, MemoryPlan, Needs, budget_of, plan_that_fits
+from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
 from orin_runner.requests import Request, Result
 
 
@@ -36,6 +37,7 @@ class Job:
         share: share of the first plan's cache and buffers to use; halved after every death.
         n_threads: CPU threads.
         draft: verify candidates.
+        prompt_cache: where states of shared prefixes are kept between runs, None for nowhere.
     """
 
     model: Path
@@ -45,6 +47,7 @@ class Job:
     share: float
     n_threads: int
     draft: bool
+    prompt_cache: PromptCacheOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,14 @@ class Refused:
     hint: str | None
 
 
-Message = Planned | Loading | Loaded | Answers | Done | Refused
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the user."""
+
+    text: str
+
+
+Message = Note | Planned | Loading | Loaded | Answers | Done | Refused
 
 
 def serve(connection: Connection, job: Job) -> None:
@@ -141,9 +151,23 @@ def _serve(connection: Connection, job: Job) -> None:
                 n_positions=file.n_ctx_train,
                 n_threads=job.n_threads,
                 draft=job.draft,
+                cache=_prompt_cache(connection, job, plan),
             )
             while True:
                 _answer(connection, engine, connection.recv())
+
+
+def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan) -> PromptCache | None:
+    if job.prompt_cache is None:
+        return None
+    # A state is only good for the context it came from: its types, its shape of computation, the library, the device.
+    settings = plan.settings
+    parts = (
+        job.prompt_cache.identity,
+        f"kv {settings.kv_type}, flash attention {settings.flash_attn}, ubatch {settings.n_ubatch}",
+        f"llama-cpp-python {llama.version()}, {plan.device.name}",
+    )
+    return PromptCache(replace(job.prompt_cache, identity="\n".join(parts)), lambda text: connection.send(Note(text)))
 
 
 def _answer(connection: Connection, engine: Engine, requests: Sequence[Request]) -> None:

@@ -23,6 +23,7 @@ def phi3(
     exact_in_f16: bool = False,
     sharpness: float = 1.0,
     shard_size: str | None = None,
+    vocab_size: int = 3072,
     seed: int = 0,
 ) -> Path:
     """A Phi-3 with random weights of ``dtype``, using the tokenizer files of ``tokenizer``.
@@ -33,7 +34,7 @@ def phi3(
         shard_size: split into shards of at most this size.
     """
     config = Phi3Config(
-        vocab_size=3072,
+        vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
@@ -129,7 +130,8 @@ def _save(
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=[3000, 3001, 3007], pad_token_id=3000)
     model.save_pretrained(directory, **({"max_shard_size": shard_size} if shard_size else {}))
     for name in TOKENIZER_FILES:
-        shutil.copy(tokenizer / name, directory / name)
+        if (tokenizer / name).exists():
+            shutil.copy(tokenizer / name, directory / name)
     if model.config.model_type == "llama":
         _begin_with_bos(directory)
     return directory

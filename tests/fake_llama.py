@@ -8,6 +8,7 @@ so a wrong sequence id, position or lost prefix changes the answer, as it would 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -99,8 +100,23 @@ class FakeContext:
         self.decodes += 1
 
     def logits(self, n: int) -> npt.NDArray[np.float32]:
+        if n == 0:
+            return np.empty((0, self.n_vocab), dtype=np.float32)
         assert n == len(self.rows)
         return np.array(self.rows, dtype=np.float32).reshape(n, self.n_vocab)
+
+    def state(self, seq: int) -> bytes:
+        held = [(int(self.position[c]), int(self.token[c])) for c, tags in enumerate(self.tags) if seq in tags]
+        last = max(position for position, _ in held)
+        return json.dumps([h for h in held if not self.n_swa or last + 1 - h[0] < self.n_swa]).encode()
+
+    def set_state(self, seq: int, payload: bytes) -> bool:
+        held = json.loads(payload)
+        assert self.span(seq) == (-1, -1), "a state goes into an empty sequence"
+        free = [cell for cell, tags in enumerate(self.tags) if not tags][: len(held)]
+        for cell, (position, token) in zip(free, held, strict=True):
+            self.position[cell], self.token[cell], self.tags[cell] = position, token, {seq}
+        return True
 
     def _rounding(self, n_tokens: int, i: int) -> npt.NDArray[np.float32]:
         if not self.jitter:

@@ -76,9 +76,10 @@ def test_workers_that_never_answer_are_not_started_for_ever(tmp_path: Path) -> N
     """The cause is then not the budget; what was answered stays answered."""
     log = tmp_path / "starts"
     supervisor = Supervisor(job(log), lambda _: None, target=dies_at_once)
-    with supervisor, pytest.raises(WorkerDiedError, match="died 4 times in a row without an answer"):
+    with supervisor:
         supervisor.start()
-        list(supervisor.run(score_requests(random.Random(1), 5)))
+        with pytest.raises(WorkerDiedError, match="died 4 times in a row without an answer"):
+            list(supervisor.run(score_requests(random.Random(1), 5)))
     assert len(log.read_text().splitlines()) == MAX_DEATHS_WITHOUT_PROGRESS
 
 

@@ -1,0 +1,123 @@
+"""Prefix states on disk, kept between runs.
+
+One file holds one state: what llama.cpp's ``llama_state_seq_get_data`` gives for a sequence of exactly the tokens in
+its key. A file is one JSON line (the key's digest, the payload's length and sha256) and the payload; it is written
+under a temporary name and renamed, so that a reader sees all of it or nothing. Whatever does not check out is removed
+and computed again. The folder is bounded: the least recently used states go first.
+
+Knows files and bytes, not models.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orin_runner.requests import Tokens
+
+SUFFIX = ".state"
+MIN_TOKENS = 256
+"""Shared prefixes shorter than this are not worth a file: computing them takes less than reading 200 KiB a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCacheOptions:
+    """Where states are kept and what they belong to.
+
+    Attributes:
+        directory: the folder.
+        max_bytes: all files together.
+        identity: everything a state depends on beside its tokens: model digest, settings, versions, device.
+    """
+
+    directory: Path
+    max_bytes: int
+    identity: str
+
+
+class PromptCache:
+    """The states in one folder.
+
+    Args:
+        options: where and for what.
+        on_note: called with a line when states can no longer be written.
+
+    Attributes:
+        restored_tokens, saved_states, refused_files: what happened so far.
+    """
+
+    def __init__(self, options: PromptCacheOptions, on_note: Callable[[str], None] = lambda _: None) -> None:
+        self._options = options
+        self._on_note = on_note
+        self._writable = True
+        self.restored_tokens = 0
+        self.saved_states = 0
+        self.refused_files = 0
+
+    def _path(self, tokens: Tokens) -> tuple[Path, str]:
+        digest = hashlib.sha256(self._options.identity.encode())
+        digest.update(b"\0" + tokens.astype("<i4").tobytes())
+        key = digest.hexdigest()
+        return self._options.directory / (key + SUFFIX), key
+
+    def load(self, tokens: Tokens) -> bytes | None:
+        """The state after ``tokens``, or None where there is none that checks out."""
+        path, key = self._path(tokens)
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.readline(4096))
+                payload = file.read()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):  # unreadable, or its first line is not JSON
+            header, payload = {}, b""
+        sound = (
+            isinstance(header, dict)
+            and header.get("key") == key
+            and header.get("bytes") == len(payload)
+            and header.get("sha256") == hashlib.sha256(payload).hexdigest()
+        )
+        if not sound:
+            self.refused_files += 1
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)
+        return payload
+
+    def save(self, tokens: Tokens, payload: bytes) -> None:
+        """Keep the state after ``tokens``; where that fails the run goes on without saving."""
+        if not self._writable or len(payload) > self._options.max_bytes:
+            return
+        path, key = self._path(tokens)
+        header = {"key": key, "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            self._options.directory.mkdir(parents=True, exist_ok=True)
+            self._make_room(len(payload))
+            with partial.open("wb") as file:
+                file.write(json.dumps(header).encode() + b"\n")
+                file.write(payload)
+            partial.replace(path)
+        except OSError as error:
+            self._writable = False
+            partial.unlink(missing_ok=True)
+            why = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+            self._on_note(f"the prompt cache in {self._options.directory} takes no more states: {why}")
+        else:
+            self.saved_states += 1
+
+    def _make_room(self, n_bytes: int) -> None:
+        files = sorted(
+            ((path.stat(), path) for path in self._options.directory.glob("*" + SUFFIX)), key=lambda f: f[0].st_mtime
+        )
+        total = n_bytes + sum(stat.st_size for stat, _ in files)
+        for stat, path in files:
+            if total <= self._options.max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= stat.st_size
