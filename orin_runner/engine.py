@@ -29,7 +29,8 @@ class RunStats:
     """What a run cost.
 
     Attributes:
-        sent: tokens as sent: every request's prompt with each of its continuations, as a tool without sharing would.
+        sent: tokens as a tool without sharing would send them: the prompt once with each of its continuations, once for
+            all those of a single token.
         unique: distinct tokens in the prefix tree of all paths.
         computed: tokens computed for the answers (tree pass and decoding).
         checked: tokens computed a second time for the self-check and for settling near-ties.

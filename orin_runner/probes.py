@@ -36,7 +36,8 @@ class Probes:
         path, position, token: int64 ``[k]``: the row after ``position`` of ``path`` is asked for ``token``.
         request: int64 ``[k]``, the request each probe belongs to.
         bare: prompts of generation requests that have no candidates to verify.
-        sent: tokens as sent, every continuation with its own copy of the prompt.
+        sent: tokens as sent without sharing: every continuation with its own copy of the prompt, but answers of one
+            token read from the same row.
     """
 
     def __init__(self, requests: Sequence[Request], *, draft: bool, n_positions: int) -> None:
@@ -55,7 +56,9 @@ class Probes:
             prompt = request.prompt
             if isinstance(request, ScoreRequest):
                 asked = [(c[:-1], c) for c in request.continuations]
-                self.sent += sum(len(prompt) + len(c) - 1 for c in request.continuations)
+                self.sent += sum(
+                    len(prompt) + n for n in {c[:-1].tobytes(): len(c) - 1 for c in request.continuations}.values()
+                )
             else:
                 fitting = [c for c in request.candidates if draft and len(prompt) + len(c) <= n_positions]
                 self._candidates[i] = fitting

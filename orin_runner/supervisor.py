@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from types import TracebackType
 
 from orin_runner.engine import Progress, RunStats
@@ -39,7 +40,7 @@ class Supervisor:
         job: what the worker is started with.
         on_note: called with a line when a worker died and another one takes over.
         on_loading: called with the share of the weights that is loaded.
-        target: the worker's main function; tests put another in its place.
+        target: the worker's main function, at the top of its module; tests put another in its place.
 
     Attributes:
         plan: the memory plan in force.
@@ -63,7 +64,7 @@ class Supervisor:
         self._on_note = on_note
         self._on_loading = on_loading
         self._target = target
-        self._process: SpawnProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self.stats = RunStats()
         self.deaths = 0
@@ -73,12 +74,18 @@ class Supervisor:
 
     def start(self) -> None:
         """Start a worker and wait until its model is loaded."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._process = context.Process(target=self._target, args=(theirs, self._job), daemon=True)
-        self._process.start()
+        # Not multiprocessing.Process: that would import the caller's own script again, and run it if nothing guards it.
+        ours, theirs = multiprocessing.Pipe()
+        target = self._target
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from multiprocessing.connection import Connection; "
+            f"from {target.__module__} import {target.__name__} as serve; "
+            f"connection = Connection({theirs.fileno()}); serve(connection, connection.recv())"
+        )
+        self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
         theirs.close()
         self._connection = ours
+        ours.send(self._job)
         for message in self._messages():
             if isinstance(message, Planned):
                 self.plan, self.limit = message.plan, message.limit
@@ -95,10 +102,11 @@ class Supervisor:
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
-            self._process.join(timeout=10)
-            if self._process.is_alive():
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.join()
+                self._process.wait()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -167,8 +175,7 @@ class Supervisor:
 
     def _bury(self, left: int, total: int, in_vain: int) -> None:
         assert self._process is not None
-        self._process.join()
-        code = self._process.exitcode or 0
+        code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         self._process = None
         self.deaths += 1

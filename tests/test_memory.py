@@ -198,7 +198,7 @@ class TestCommand:
         assert done.returncode == 0, done.stderr
         assert "Jetson AGX Orin 32GB" in done.stdout
         assert "compute (assumed)" in done.stdout
-        assert "compute = max(n_ubatch" in done.stdout
+        assert "compute = n_ubatch x 2 n_cells + max(n_ubatch" in done.stdout
 
     def test_eval_refuses_in_the_plans_words(self, gguf: Path, tmp_path: Path) -> None:
         arguments = ("exam", "--model", str(gguf), "--device", "100MiB")

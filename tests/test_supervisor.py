@@ -98,7 +98,7 @@ def test_the_real_worker_killed_in_mid_run(tmp_path: Path, tiny: Path, how: sign
         time.sleep(0.01)
     children = Path(f"/proc/{disturbed.pid}/task/{disturbed.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    (worker,) = [pid for pid, line in commands.items() if b"spawn_main" in line]
+    (worker,) = [pid for pid, line in commands.items() if b"orin_runner.worker" in line]
     os.kill(worker, how)
     _, stderr = disturbed.communicate(timeout=300)
     assert disturbed.returncode == 0, stderr
