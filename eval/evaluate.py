@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from eval.ask import Encoder, Question, encode_docs, predict, unanswered
@@ -80,7 +80,9 @@ def evaluate(
     on_status: OnStatus,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Run a prepared task and write its predictions.
+    """Run a prepared task and write its predictions. Items that the writer knows from before are not asked again.
+
+    Ctrl-C ends the task where it is; its section then covers what is answered and says how much is not.
 
     Args:
         clocks: seconds already spent for this run (``start``, ``load``).
@@ -94,30 +96,42 @@ def evaluate(
     predictions: dict[int, Prediction] = {}
     asked = []
     for i, question in enumerate(questions):
+        known = writer.known.get((task.name, question.doc.id))
+        if known is not None:
+            predictions[i] = known
+            continue
         needed = context_tokens(question.request)
         if limit is not None and needed > limit:
             predictions[i] = unanswered(task, question, f"needs {needed} tokens of context, memory allows {limit}")
             writer.write(predictions[i])
         else:
             asked.append(i)
-    score = 0.0
-    right = computed = unique = 0
-    for event in runner.run([questions[i].request for i in asked]):
-        if isinstance(event, Progress):
-            computed, unique = event.computed, event.unique
-        else:
-            before = time.perf_counter()
-            i, result = asked[event[0]], event[1]
-            prediction = predict(task, questions[i], result, encoder)
-            writer.write(prediction)
-            predictions[i] = prediction
-            right += prediction.correct
-            score += time.perf_counter() - before
-        on_status(Status(len(predictions), right, len(questions), computed, unique))
-    if len(predictions) != len(questions):
-        raise RuntimeError(f"{len(questions) - len(predictions)} of {len(questions)} requests came back unanswered")
+    resumed, score = len(predictions), 0.0
+    right = sum(prediction.correct for prediction in predictions.values())
+    computed = unique = sent = 0
+    interrupted = False
+    try:
+        for event in runner.run([questions[i].request for i in asked]):
+            if isinstance(event, Progress):
+                computed, unique, sent = event.computed, event.unique, event.sent
+            else:
+                before = time.perf_counter()
+                i, result = asked[event[0]], event[1]
+                prediction = predict(task, questions[i], result, encoder)
+                writer.write(prediction)
+                predictions[i] = prediction
+                right += prediction.correct
+                score += time.perf_counter() - before
+            on_status(Status(len(predictions), right, len(questions), computed, unique))
+    except KeyboardInterrupt:
+        interrupted = True
+    missing = len(questions) - len(predictions)
+    if missing and not interrupted:
+        raise RuntimeError(f"{missing} of {len(questions)} requests came back unanswered")
     stats = runner.stats
-    ordered = [predictions[i] for i in range(len(questions))]
+    if missing:
+        stats = replace(stats, sent=sent, unique=unique, computed=computed)
+    ordered = [predictions[i] for i in sorted(predictions)]
     near = sum(p.margin is not None and p.margin < stats.near_tie for p in ordered)
     tokens = {"sent": stats.sent, "unique": stats.unique, "computed": stats.computed, "checked": stats.checked}
     if stats.restored:
@@ -125,4 +139,5 @@ def evaluate(
     # Predictions are made while the device computes, so their time is part of the prefill clock already.
     all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
     all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)
-    return task_report(ordered, tokens, all_clocks, near, stats.noise)
+    section = task_report(ordered, tokens, all_clocks, near, stats.noise, resumed)
+    return {**section, "unanswered": missing} if missing else section

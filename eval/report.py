@@ -39,7 +39,12 @@ def accuracy_table(predictions: Iterable[Prediction]) -> dict[str, dict[str, flo
 
 
 def task_report(
-    predictions: Sequence[Prediction], tokens: dict[str, int], clocks: dict[str, float], near_ties: int, noise: float
+    predictions: Sequence[Prediction],
+    tokens: dict[str, int],
+    clocks: dict[str, float],
+    near_ties: int,
+    noise: float,
+    resumed: int = 0,
 ) -> dict[str, Any]:
     """One task's section of ``report.json``.
 
@@ -49,6 +54,7 @@ def task_report(
         clocks: seconds per stage; ``score`` is the time to turn results into predictions.
         near_ties: items whose margin is below three times the noise.
         noise: largest log-probability difference between an item in the tree and alone.
+        resumed: items that were there before; tokens, clocks and rates are those of the others.
     """
     table = accuracy_table(predictions)
     total = table.pop("", {"accuracy": 0.0, "stderr": 0.0, "items": 0})
@@ -67,8 +73,9 @@ def task_report(
         "groups": table,
         "tokens": tokens,
         "clocks": {name: round(seconds, 4) for name, seconds in clocks.items()},
-        "items_per_s": total["items"] / inference if inference else 0.0,
+        "items_per_s": (total["items"] - resumed) / inference if inference else 0.0,
         "computed_tokens_per_s": tokens["computed"] / compute if compute else 0.0,
         "noise": noise,
         "near_ties": near_ties,
+        "resumed": resumed,
     }

@@ -5,12 +5,13 @@ Runner and reference write the same form, so any two runs can be compared.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from eval.docs import Prediction
 from orin_runner.errors import UserError
@@ -18,23 +19,61 @@ from orin_runner.errors import UserError
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
 
 
+SAME_TO_RESUME = ("engine", "settings")
+"""Parts of the header that must be equal for a run to go on; the model's digest is the third."""
+
+
 class RunWriter:
-    """Writes one run.
+    """Writes one run. Its folder is locked against a second process for as long as the writer is open.
 
     Args:
-        directory: the run's folder; created, and must not hold a run yet.
+        directory: the run's folder, which must not hold a run yet, or the one to resume.
         header: what ``run.json`` says: command, model, versions, device, settings.
+        resume: go on with a run that was broken off; it must have been one of the same model and settings.
+
+    Attributes:
+        known: what the folder held before, by (task, id); empty for a new run.
+        torn: whether the last line was incomplete and has been dropped.
 
     Raises:
-        UserError: the folder holds a run.
+        UserError: the folder holds a run, or none to resume, or one of something else; another process writes it.
     """
 
-    def __init__(self, directory: Path, header: dict[str, Any]) -> None:
-        check_new(directory)
+    def __init__(self, directory: Path, header: dict[str, Any], *, resume: bool = False) -> None:
+        if not resume:
+            check_new(directory)
+        elif not (directory / RUN).exists():
+            raise UserError(f"{directory} does not hold a run to resume", "leave --resume out to begin one")
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        write_json(directory / RUN, header)
-        self._predictions = (directory / PREDICTIONS).open("w", encoding="utf-8")
+        self.known: dict[tuple[str, str], Prediction] = {}
+        self.torn = False
+        self._predictions = (directory / PREDICTIONS).open("a", encoding="utf-8")
+        try:
+            _lock(self._predictions, directory)
+            write_json(directory / RUN, self._taken_up(header) if resume else header)
+        except UserError:
+            self._predictions.close()
+            raise
+
+    def _taken_up(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Read what is there, drop a torn last line, and return the old header with the time it was resumed."""
+        old = json.loads((self.directory / RUN).read_text(encoding="utf-8"))
+        differing = [key for key in SAME_TO_RESUME if old.get(key) != header.get(key)]
+        if old.get("model", {}).get("sha256") != header.get("model", {}).get("sha256"):
+            differing.append("model")
+        if differing:
+            raise UserError(
+                f"{self.directory} holds a run with other {' and '.join(differing)}", f"see {self.directory / RUN}"
+            )
+        path = self.directory / PREDICTIONS
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        self.torn = whole < len(content)
+        if self.torn:
+            os.truncate(path, whole)
+        self.known = Run.open(self.directory).predictions
+        return {**old, "resumed": [*old.get("resumed", []), header["time"]]}
 
     def write(self, prediction: Prediction) -> None:
         """Append one prediction and flush it."""
@@ -99,6 +138,15 @@ class Run:
         report_file = directory / REPORT
         report = json.loads(report_file.read_text(encoding="utf-8")) if report_file.exists() else {}
         return cls(directory, header, predictions, report)
+
+
+def _lock(file: TextIO, directory: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is writing the run in {directory}", "wait for it, or use another --out"
+        ) from error
 
 
 def check_new(directory: Path) -> None:

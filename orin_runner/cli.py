@@ -85,6 +85,7 @@ def eval_command(
     limit: Limit = None,
     shots: Shots = None,
     out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was broken off.")] = False,
     draft: Annotated[
         bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")
     ] = True,
@@ -98,8 +99,11 @@ def eval_command(
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
     start = time.perf_counter() - STARTED
     chosen = [get_task(name) for name in tasks]
+    if resume and out is None:
+        raise UserError("--resume needs --out", "name the folder of the run that was broken off")
     out = out or _run_folder(tasks)
-    check_new(out)
+    if not resume:
+        check_new(out)
     file = _open_model(model)
     tokenizer = Tokenizer.from_gguf(file)
     prepared = [prepare(task, LoadOptions(data, limit, shots), tokenizer, file.n_ctx_train) for task in chosen]
@@ -124,9 +128,13 @@ def eval_command(
                 f"fit into memory: they are left out and count as wrong"
             )
         kept = None if prompt_cache is None else str(prompt_cache)
-        settings = {"draft": draft, "limit": limit, "shots": shots, "prompt_cache": kept}
+        settings = {"tasks": tasks, "draft": draft, "limit": limit, "shots": shots, "prompt_cache": kept}
         sections: dict[str, Any] = {}
-        with RunWriter(out, {**_header("llama.cpp"), **_run_header(file, supervisor), "settings": settings}) as writer:
+        header = {**_header("llama.cpp"), **_run_header(file, supervisor), "settings": settings}
+        with RunWriter(out, header, resume=resume) as writer:
+            if resume:
+                torn = "; an incomplete last line was dropped" if writer.torn else ""
+                notes.note(f"{out} holds {len(writer.known)} answers of {len(requests)}{torn}")
             for item in prepared:
                 with notes.progress(item.task.name, None) as bar:
 
@@ -138,8 +146,14 @@ def eval_command(
                     sections[item.task.name] = evaluate(
                         item, tokenizer, supervisor, writer, clocks, show, supervisor.limit
                     )
+                if "unanswered" in sections[item.task.name]:
+                    break
             writer.report({"tasks": sections, "restarts": supervisor.deaths})
     _print_result(sections, out, as_json)
+    left = sum("unanswered" in section for section in sections.values())
+    if left:
+        notes.error("interrupted", f"orin-run eval {' '.join(tasks)} --resume --out {out} goes on")
+        raise typer.Exit(130)
 
 
 @app.command()

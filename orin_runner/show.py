@@ -113,6 +113,10 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
     for name, section in sections.items():
         if section["failed"]:
             print(f"{name}: {section['failed']} items were not answered and count as wrong; see predictions.jsonl")
+        if section.get("resumed"):
+            print(f"{name}: {section['resumed']} items were answered before; clocks and tokens are those of the others")
+        if section.get("unanswered"):
+            print(f"{name}: interrupted with {section['unanswered']} items unanswered; accuracy is of the others")
         if section["tokens"].get("restored"):
             print(f"{name}: {section['tokens']['restored']:,} tokens came from the prompt cache of an earlier run")
         if section["noise"]:
