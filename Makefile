@@ -23,38 +23,43 @@ PROCESSOR := $(shell uname -m)-$(shell grep -m 1 -iE '^(flags|features)' /proc/c
 KEY := $(LLAMA_VERSION)-$(BACKEND)-$(PROCESSOR)-$(shell echo '$(LLAMA_FLAGS)' | cksum | cut -d ' ' -f 1)
 WHEELS := $(CACHE)/llama-cpp-python-$(KEY)
 
+# The stamps name the build, so that another one (CUDA after CPU, say) is installed when it is wanted.
+RUN_STAMP := $(VENV)/run-$(KEY)
+TEST_STAMP := $(VENV)/test-$(KEY)
+
 TINY := tests/tiny_phi3
 REFERENCE := $(TINY)/reference
 
-.PHONY: run test env convert bench clean
+.PHONY: run test env convert clean
 .DEFAULT_GOAL := run
 
-run: $(VENV)/run-stamp
+run: $(RUN_STAMP)
 	@rm -rf runs/exam && mkdir -p models
 	@$(BIN)/python -m convert $(TINY)/checkpoint models/tiny-phi3.gguf
 	@$(BIN)/orin-run eval exam --model models/tiny-phi3.gguf --out runs/exam
 	@$(BIN)/orin-run diff runs/exam $(REFERENCE)/float32 $(REFERENCE)/bfloat16
 
-test: $(VENV)/test-stamp
+test: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-env: $(VENV)/run-stamp
+env: $(RUN_STAMP)
 
-convert: $(VENV)/run-stamp
+convert: $(RUN_STAMP)
 	@$(BIN)/python -m convert --make-default $(CONVERT_FLAGS) $(MODEL) $(OUT)
 
 $(BIN)/python:
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/run-stamp: pyproject.toml | $(BIN)/python $(WHEELS)/built
+$(RUN_STAMP): pyproject.toml | $(BIN)/python $(WHEELS)/built
 	@echo "installing orin-run into $(VENV) (llama.cpp backend: $(BACKEND))"
 	@$(BIN)/python -m pip install -q --find-links $(WHEELS) -e '.[convert,data]' 'llama-cpp-python==$(LLAMA_VERSION)'
+	@$(BIN)/python -m pip install -q --force-reinstall --no-deps --no-index --find-links $(WHEELS) 'llama-cpp-python==$(LLAMA_VERSION)'
 	@touch $@
 
-$(VENV)/test-stamp: $(VENV)/run-stamp
+$(TEST_STAMP): $(RUN_STAMP)
 	@echo "installing what the tests and the reference need (torch, transformers, ...)"
 	@$(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -67,18 +68,18 @@ def command(
     if not directory.exists() and HUB_ID.fullmatch(model):
         notes.note(f"{model} is not a local folder: downloading it from the hub (resumed where it broke off)")
         directory = download(model)
-    checkpoint = Checkpoint.open(directory)
+    checkpoint = replace(Checkpoint.open(directory), name=Path(model).resolve().name)
     target = out or Path("models") / f"{Path(model).resolve().name}.gguf"
     options = Options(outtype.value, allow_rounding, window.value)
     total = sum(tensor.n_bytes for tensor in checkpoint.tensors.values())
     done: dict[str, int] = {}
-    with notes.progress(f"converting {checkpoint.directory.name}", 3 * total) as bar:
+    with notes.progress(f"converting {checkpoint.name}", 3 * total) as bar:
 
         def report(stage: str, name: str, n_bytes: int) -> None:
             done[stage] = done.get(stage, 0) + n_bytes
             bar.update(sum(done.values()), stage)
-            if verbose:
-                notes.note(f"{stage:6} {name}")
+            if verbose and stage == "verify":
+                notes.note(f"verified {name}")
 
         manifest = convert(checkpoint, target, options, report)
     _summary(manifest, target)
@@ -112,6 +113,9 @@ def main() -> None:
         typer.run(command)
     except UserError as error:
         notes.error(error.message, error.hint)
+        sys.exit(2)
+    except OSError as error:
+        notes.error(f"{error.filename}: {error.strerror}" if error.filename else str(error), "nothing was written")
         sys.exit(2)
     except RuntimeError as error:
         notes.error(str(error), "nothing was written")

@@ -78,6 +78,7 @@ class Checkpoint:
     directory: Path
     config: dict[str, Any]
     tensors: dict[str, SourceTensor]
+    name: str
 
     @classmethod
     def open(cls, directory: Path) -> Checkpoint:
@@ -117,7 +118,7 @@ class Checkpoint:
             for name, shard in weight_map.items():
                 if name not in tensors or tensors[name].file.name != shard:
                     raise UserError(f"tensor {name} is not in {shard}, where the index says", "download it again")
-        return cls(directory, config, tensors)
+        return cls(directory, config, tensors, directory.resolve().name)
 
     def digest(self, sha256: dict[str, str]) -> str:
         """One digest for all weights: over name, dtype, shape and sha256 of every tensor, sorted by name.
@@ -163,10 +164,18 @@ def _read_header(path: Path) -> Iterator[SourceTensor]:
             header = json.loads(file.read(header_bytes))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise broken from error
+    if not isinstance(header, dict):
+        raise broken
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        try:
+            dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+            begin, end = (int(n) for n in entry["data_offsets"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise broken from error
+        if not 0 <= begin <= end:
+            raise broken
         if dtype not in DTYPES:
             raise UserError(
                 f"tensor {name} has type {dtype}; only BF16, F16 and F32 checkpoints can be converted exactly"

@@ -79,10 +79,14 @@ def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report 
         UserError: unsupported or incomplete checkpoint, lossy type, too little disk.
         RuntimeError: the written file does not hold the checkpoint's values (disk or memory failure, or a bug).
     """
+    if out.is_dir():
+        raise UserError(f"{out} is a folder", "name the file to write, such as model.gguf")
     layout = layout_for(checkpoint.config, options.window)
     _match(checkpoint, layout)
     n_rows = checkpoint.tensors[layout.tensors[0].source].shape[0]
     vocabulary = read_vocabulary(checkpoint.directory, n_rows)
+    # Before the weights are read; what they come out as is known, and checked, after that.
+    _check_disk(out, layout, dict.fromkeys(layout.sources, "F16"))
     types: dict[str, str] = {}
     altered = 0
     for name in layout.sources:
@@ -91,7 +95,7 @@ def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report 
     _check_disk(out, layout, types)
     manifest = Manifest(
         tool=f"orin-run {__version__}",
-        checkpoint={"name": checkpoint.directory.resolve().name, "model_type": checkpoint.config.get("model_type")},
+        checkpoint={"name": checkpoint.name, "model_type": checkpoint.config.get("model_type")},
         layout={
             "architecture": layout.architecture,
             "window": layout.window,
@@ -105,6 +109,7 @@ def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report 
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     manifest_file = manifest_path(out)
+    partial_manifest = manifest_file.with_name(manifest_file.name + ".partial")
     try:
         writer = GGUFWriter(partial, layout.architecture)
         try:
@@ -119,12 +124,13 @@ def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report 
         manifest.checkpoint["sha256"] = checkpoint_digest
         manifest.verified = True
         _stamp(partial, {MANIFEST_KEY: manifest.digest(), CHECKPOINT_KEY: checkpoint_digest})
-        manifest_file.write_text(manifest.to_json(), encoding="utf-8")
+        partial_manifest.write_text(manifest.to_json(), encoding="utf-8")
+        # The file knows its manifest's digest: a kill between the two leaves a pair that does not match, and says so.
         partial.replace(out)
+        partial_manifest.replace(manifest_file)
     except BaseException:
         partial.unlink(missing_ok=True)
-        if not out.exists():
-            manifest_file.unlink(missing_ok=True)
+        partial_manifest.unlink(missing_ok=True)
         raise
     return manifest
 
@@ -189,7 +195,7 @@ def _add_metadata(
     types: dict[str, str],
     altered: int,
 ) -> None:
-    name = checkpoint.directory.resolve().name
+    name = checkpoint.name
     if checkpoint.config.get("model_type") == "phi3" and "phi3" not in name.lower().replace("phi-3", "phi3"):
         # llama.cpp strips white space after special tokens, as Phi-3 does, only under such a name (llama-vocab.cpp).
         name = f"phi-3 {name}"

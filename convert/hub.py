@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from orin_runner.errors import UserError
 
@@ -24,6 +29,13 @@ def download(repository: str) -> Path:
         raise UserError(
             f"the hub has no checkpoint {repository}", "check the spelling, or name a local folder"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot download {repository}: {reason}", "run the command again to resume") from error
+    except Exception as error:
+        # A connection that breaks off raises an error of the HTTP library, which differs by huggingface_hub's version.
+        if not type(error).__module__.startswith("http"):
+            raise
+        raise UserError(
+            f"the download of {repository} broke off: {error}", "run the command again to resume"
+        ) from error

@@ -93,6 +93,8 @@ class _Shape:
         def need(key: str) -> Any:
             if config.get(key) is None:
                 raise UserError(f"config.json has no {key}", "name a complete checkpoint folder")
+            if not isinstance(config[key], int | float) or config[key] <= 0:
+                raise UserError(f"config.json has {key} {config[key]!r}, which is no positive number")
             return config[key]
 
         rope = config.get("rope_parameters") or {}

@@ -80,6 +80,12 @@ def encode_docs(docs: Sequence[Doc], encoder: Encoder) -> list[Question]:
 def _continuations(doc: Doc, text: str, prompt: Tokens, encoder: Encoder) -> tuple[Tokens, ...]:
     """The choices' tokens: prompt and choice are encoded together and split after the prompt's own tokens."""
     whole = encoder.encode([text + choice for choice in doc.choices], special=isinstance(doc.prompt, str))
+    for choice, tokens in zip(doc.choices, whole, strict=True):
+        if len(tokens) <= len(prompt) or not np.array_equal(tokens[: len(prompt)], prompt):
+            raise UserError(
+                f"{doc.id}: the tokenizer joins the prompt's end with the choice {choice!r}",
+                "such a choice cannot be scored after this prompt",
+            )
     return tuple(tokens[len(prompt) :] for tokens in whole)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,21 +34,30 @@ def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]
     Raises:
         UserError: a line is not a JSON object or lacks one of the ``required`` keys; the line number is named.
     """
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: not a JSON object")
+        for key in required:
+            if key not in row:
+                raise UserError(f"{path}, line {number}: no {key!r}")
+        yield number, row
+
+
+def _lines(path: Path) -> Iterator[bytes]:
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number}: not a JSON object")
-            for key in required:
-                if key not in row:
-                    raise UserError(f"{path}, line {number}: no {key!r}")
-            yield number, row
+    try:
+        with opener(path, "rb") as lines:
+            yield from lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file: {error}", "download it again") from error
 
 
 def read_csv(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
@@ -58,7 +68,13 @@ def read_csv(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
-        for row in rows:
+        while True:
+            try:
+                row = next(rows, None)
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise UserError(f"{path}, line {rows.line_num + 1}: cannot be read ({error})") from error
+            if row is None:
+                return
             if len(row) != n_columns:
                 raise UserError(f"{path}, line {rows.line_num}: {len(row)} fields instead of {n_columns}")
             yield rows.line_num, row

@@ -35,6 +35,12 @@ def align(run: Run, reference: Run) -> dict[str, list[Pair]]:
     Raises:
         UserError: the runs do not hold the same tasks and items.
     """
+    shots = [r.header.get("settings", {}).get("shots") for r in (run, reference)]
+    if shots[0] != shots[1]:
+        raise UserError(
+            f"the runs asked with different --shots: {shots[0] or 'default'} and {shots[1] or 'default'}",
+            "use the same --shots for both",
+        )
     missing = [key for key in run.predictions if key not in reference.predictions]
     extra = [key for key in reference.predictions if key not in run.predictions]
     if missing or extra:

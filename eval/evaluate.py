@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from eval.ask import Encoder, Question, encode_docs, predict, unanswered
+from eval.ask import Encoder, Question, encode_docs, predict, tokens_digest, unanswered
 from eval.docs import Prediction
 from eval.report import task_report
 from eval.run import RunWriter
@@ -51,6 +51,8 @@ def prepare(task: Task, options: LoadOptions, encoder: Encoder, n_positions: int
     """
     started = time.perf_counter()
     docs = task.load(options)
+    if not docs:
+        raise UserError(f"{task.name} has no questions here", "check the files that --data names")
     loaded = time.perf_counter()
     questions = encode_docs(docs, encoder)
     for question in questions:
@@ -98,6 +100,8 @@ def evaluate(
     for i, question in enumerate(questions):
         known = writer.known.get((task.name, question.doc.id))
         if known is not None:
+            if (known.target, known.tokens_sha256) != (question.doc.target, tokens_digest(question.request.prompt)):
+                raise UserError(f"{task.name} {question.doc.id} is another question than in the run to resume")
             predictions[i] = known
             continue
         needed = context_tokens(question.request)

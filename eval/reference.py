@@ -1,4 +1,4 @@
-"""The same questions answered by Hugging Face transformers. The only module that imports torch and transformers.
+"""The same questions answered by Hugging Face transformers. The only module that imports torch.
 
 Prompts are padded on the left and batched by length. Log-probabilities come from one forward pass over prompt and
 continuation, text from ``generate(do_sample=False)`` with the checkpoint's own generation config.
@@ -70,15 +70,27 @@ class Reference:
         self.checkpoint = Checkpoint.open(directory)
         self.dtype = dtype
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"--device {self.device}: torch finds no CUDA device here", "--device cpu")
         overrides: dict[str, Any] = {} if window else {"sliding_window": None}
         try:
-            model = AutoModelForCausalLM.from_pretrained(directory, dtype=DTYPES[dtype], **overrides)
-        except (OSError, ValueError) as error:
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=DTYPES[dtype], output_loading_info=True, **overrides
+            )
+            self.model = model.to(self.device).eval()
+        except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"transformers cannot load {directory}: {str(error).splitlines()[0]}") from error
-        self.model = model.to(self.device).eval()
+        # transformers would go on with random values; a reference must not.
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if loading.get(what):
+                first = min(str(key) for key in loading[what])
+                raise UserError(f"{directory}: {what.replace('_keys', '')} tensor {first}", "complete the checkpoint")
         stop = self.model.generation_config.eos_token_id
         stops = stop if isinstance(stop, list) else [] if stop is None else [stop]
-        self.encoder = HFEncoder(directory, frozenset(stops))
+        try:
+            self.encoder = HFEncoder(directory, frozenset(stops))
+        except (OSError, ValueError) as error:
+            raise UserError(f"no tokenizer in {directory}: {str(error).splitlines()[0]}") from error
         self.n_positions = int(self.model.config.max_position_embeddings)
         self.computed = 0
 

@@ -58,7 +58,7 @@ class RunWriter:
 
     def _taken_up(self, header: dict[str, Any]) -> dict[str, Any]:
         """Read what is there, drop a torn last line, and return the old header with the time it was resumed."""
-        old = json.loads((self.directory / RUN).read_text(encoding="utf-8"))
+        old = _read_json(self.directory / RUN)
         differing = [key for key in SAME_TO_RESUME if old.get(key) != header.get(key)]
         if old.get("model", {}).get("sha256") != header.get("model", {}).get("sha256"):
             differing.append("model")
@@ -119,10 +119,12 @@ class Run:
         header_file = directory / RUN
         if not header_file.exists():
             raise UserError(f"{directory} does not hold a run", "orin-run eval TASK --out DIR writes one")
-        header = json.loads(header_file.read_text(encoding="utf-8"))
+        header = _read_json(header_file)
         predictions: dict[tuple[str, str], Prediction] = {}
         path = directory / PREDICTIONS
-        with path.open(encoding="utf-8") as lines:
+        if not path.exists():
+            raise UserError(f"{path} is missing", "the run cannot be read without it")
+        with path.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
                     row = json.loads(line)
@@ -136,7 +138,7 @@ class Run:
                     raise UserError(f"{path}, line {number}: {prediction.task} {prediction.id} stands there twice")
                 predictions[key] = prediction
         report_file = directory / REPORT
-        report = json.loads(report_file.read_text(encoding="utf-8")) if report_file.exists() else {}
+        report = _read_json(report_file) if report_file.exists() else {}
         return cls(directory, header, predictions, report)
 
 
@@ -155,8 +157,20 @@ def check_new(directory: Path) -> None:
     Raises:
         UserError: it does.
     """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file, not a folder", "name another folder with --out")
     if (directory / RUN).exists() or (directory / PREDICTIONS).exists():
         raise UserError(f"{directory} already holds a run", "name another folder with --out, or remove it")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}", "run the evaluation again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not hold a JSON object", "run the evaluation again")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

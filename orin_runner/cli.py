@@ -20,7 +20,7 @@ from eval.diff import diff
 from eval.evaluate import Prepared, Status, evaluate, prepare
 from eval.run import Run, RunWriter, check_new
 from eval.tasks import get_task
-from eval.tasks.base import LoadOptions
+from eval.tasks.base import LoadOptions, Task
 from orin_runner import __version__, llama
 from orin_runner.console import Notes
 from orin_runner.device import KNOWN, parse_size, present_device
@@ -98,7 +98,7 @@ def eval_command(
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
     start = time.perf_counter() - STARTED
-    chosen = [get_task(name) for name in tasks]
+    chosen = _chosen(tasks)
     if resume and out is None:
         raise UserError("--resume needs --out", "name the folder of the run that was broken off")
     out = out or _run_folder(tasks)
@@ -170,7 +170,7 @@ def plan(
     file = _open_model(model)
     tokenizer = Tokenizer.from_gguf(file)
     options = LoadOptions(data, limit, shots)
-    requests = _requests([prepare(get_task(name), options, tokenizer, file.n_ctx_train) for name in tasks])
+    requests = _requests([prepare(task, options, tokenizer, file.n_ctx_train) for task in _chosen(tasks)])
     size = _device_bytes(device)
     target = KNOWN[device] if device in KNOWN else present_device(size)
     simulate = (lambda settings: llama.simulate(file.path, settings)) if target.present else None
@@ -230,7 +230,7 @@ def reference(
     as_json: Json = False,
 ) -> None:
     """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
-    chosen = [get_task(name) for name in tasks]
+    chosen = _chosen(tasks)
     out = out or _run_folder([*tasks, "reference"])
     check_new(out)
     try:
@@ -247,7 +247,9 @@ def reference(
     load = time.perf_counter() - before
     options = LoadOptions(data, limit, shots)
     prepared = [prepare(task, options, loaded.encoder, loaded.n_positions) for task in chosen]
-    header = {**_header("transformers"), **loaded.header(), "settings": {"limit": limit, "shots": shots}}
+    ours, theirs = _header("transformers"), loaded.header()
+    header = {**ours, **theirs, "versions": {**ours["versions"], **theirs["versions"]}}
+    header["settings"] = {"limit": limit, "shots": shots}
     sections: dict[str, Any] = {}
     with RunWriter(out, header) as writer:
         for item in prepared:
@@ -277,6 +279,10 @@ def diff_command(
     else:
         print_diff(opened, found)
     for other, result in found:
+        for name, section in result["tasks"].items():
+            unequal = section["items"] - section["same_token_ids"]
+            if unequal:
+                notes.warn(f"{unequal} of {section['items']} {name} prompts have other token ids in {other.directory}")
         if result["same_checkpoint"] is False:
             raise UserError(f"{run} and {other.directory} come from different checkpoints", "compare the same weights")
     drop = found[0][1]["mean_drop"]
@@ -292,12 +298,20 @@ def main() -> None:
     except UserError as error:
         notes.error(error.message, error.hint)
         sys.exit(2)
+    except OSError as error:
+        notes.error(_os_error(error), None)
+        sys.exit(2)
     except (WorkerDiedError, llama.DecodeError, MemoryError) as error:
         notes.error(str(error), None)
         sys.exit(1)
     except KeyboardInterrupt:
         notes.error("interrupted", None)
         sys.exit(130)
+
+
+def _os_error(error: OSError) -> str:
+    """A disk that is full, a folder that cannot be written: what the system says, and of which file."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _open_model(model: Path | None) -> GGUFFile:
@@ -335,6 +349,11 @@ def _start(
                 notes.warn(line)
             raise typer.Exit(1) from error
     return supervisor
+
+
+def _chosen(names: Sequence[str]) -> list[Task]:
+    """The tasks of these names, each once."""
+    return [get_task(name) for name in dict.fromkeys(names)]
 
 
 def _requests(prepared: Sequence[Prepared]) -> list[Request]:

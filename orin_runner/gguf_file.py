@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,15 @@ class GGUFFile:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise UserError(f"{path} is not a GGUF file", "make convert MODEL=... writes one")
+            _version, n_tensors, n_keys = struct.unpack("<IQQ", file.read(20).ljust(20, b"\xff"))
+        # Every tensor and key takes some bytes: counts beyond the file's size would be read for minutes.
+        if n_tensors + n_keys > path.stat().st_size:
+            raise UserError(f"{path} is truncated or damaged (impossible counts)", "convert it again")
         try:
             reader = GGUFReader(path)
             end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
-        except (ValueError, IndexError, OverflowError) as error:
+            metadata = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+        except (ValueError, IndexError, KeyError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
             # The reader builds views of every tensor; one that reaches past the end cannot be reshaped.
             raise UserError(f"{path} is truncated or damaged ({error})", "convert it again") from error
         if end > path.stat().st_size:
@@ -72,7 +78,6 @@ class GGUFFile:
             types[tensor.tensor_type.name] = (count + 1, size + int(tensor.n_bytes))
             if tensor.name == "token_embd.weight":
                 n_vocab, embedding_bytes = int(tensor.shape[1]), int(tensor.n_bytes)
-        metadata = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
         return cls(
             path=path,
             architecture=str(metadata.get("general.architecture", "unknown")),

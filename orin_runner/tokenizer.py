@@ -54,7 +54,9 @@ class Tokenizer:
             raise UserError(
                 f"{file.path} does not carry its checkpoint's tokenizer", "convert the checkpoint with make convert"
             )
-        tokens = file.metadata["tokenizer.ggml.tokens"]
+        tokens = file.metadata.get("tokenizer.ggml.tokens")
+        if tokens is None:
+            raise UserError(f"{file.path} has no vocabulary", "convert it again")
         special = {}
         for name in ("bos", "eos", "unk", "pad"):
             key = {"unk": "unknown", "pad": "padding"}.get(name, name)

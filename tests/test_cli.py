@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from checkpoints import phi3
+from safetensors.torch import load_file, save_file
 
 from eval.run import Run
 
+TINY_REFERENCE = Path(__file__).parent / "tiny_phi3" / "reference"
 pytestmark = pytest.mark.usefixtures("quiet_state")
 
 
@@ -220,3 +223,63 @@ class TestMistakes:
 
     def test_unknown_option(self) -> None:
         assert orin_run("eval", "exam", "--modle", "x").returncode == 2
+
+    def test_a_repeated_task_is_run_once(self, gguf: Path, tmp_path: Path) -> None:
+        done = orin_run("eval", "exam", "exam", "--limit", "3", "--model", str(gguf), "--out", str(tmp_path / "run"))
+        assert done.returncode == 0, done.stderr
+        assert len(Run.open(tmp_path / "run").predictions) == 3
+
+    def test_reference_of_an_incomplete_checkpoint(self, tiny: Path, tmp_path: Path) -> None:
+        """transformers would fill in random values and go on."""
+        shutil.copytree(tiny, tmp_path / "hf")
+        weights = load_file(tmp_path / "hf" / "model.safetensors")
+        del weights["model.layers.3.mlp.down_proj.weight"]
+        save_file(weights, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+        done = orin_run("reference", "exam", "--model", str(tmp_path / "hf"), "--out", str(tmp_path / "run"))
+        assert done.returncode == 2
+        assert "missing tensor model.layers.3.mlp.down_proj.weight" in done.stderr
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(("line", "message"), [(b"\xff\xfe\n", "line 2: not UTF-8"), (None, "no questions")])
+    def test_rows_that_cannot_be_read(self, gguf: Path, tmp_path: Path, line: bytes | None, message: str) -> None:
+        row = {"message": [{"role": "user", "content": "a"}], "answer": "a"}
+        data = tmp_path / "rows.jsonl"
+        data.write_bytes(b"" if line is None else json.dumps(row).encode() + b"\n" + line)
+        out = tmp_path / "run"
+        refused(
+            orin_run("eval", "challenge", "--data", str(data), "--model", str(gguf), "--out", str(out)),
+            message,
+        )
+        assert not out.exists()
+
+    def test_output_that_is_a_file_or_a_folder(self, gguf: Path, tiny: Path, tmp_path: Path) -> None:
+        file = tmp_path / "file"
+        file.write_text("mine")
+        refused(orin_run("eval", "exam", "--model", str(gguf), "--out", str(file)), "is a file, not a folder")
+        folder = tmp_path / "out.gguf"
+        folder.mkdir()
+        refused(convert(str(tiny), str(folder)), "is a folder")
+        refused(convert(str(tiny), str(file / "out.gguf")), "")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out.gguf"]
+
+    @pytest.mark.parametrize("damage", ["run.json", "report.json", "predictions.jsonl", "shots"])
+    def test_diff_of_a_damaged_or_other_run(self, tmp_path: Path, damage: str) -> None:
+        reference = TINY_REFERENCE / "float32"
+        run = shutil.copytree(reference, tmp_path / "run")
+        if damage == "predictions.jsonl":
+            (run / damage).unlink()
+        elif damage == "shots":
+            header = json.loads((run / "run.json").read_text())
+            header["settings"]["shots"] = 5
+            (run / "run.json").write_text(json.dumps(header))
+        else:
+            (run / damage).write_text("{")
+        refused(orin_run("diff", str(run), str(reference)), "--shots" if damage == "shots" else damage)
+
+    def test_diff_warns_of_other_token_ids(self, tmp_path: Path) -> None:
+        reference = TINY_REFERENCE / "float32"
+        run = shutil.copytree(reference, tmp_path / "run")
+        text = (run / "predictions.jsonl").read_text().replace('"tokens_sha256": "', '"tokens_sha256": "x')
+        (run / "predictions.jsonl").write_text(text)
+        done = orin_run("diff", str(run), str(reference))
+        assert "480 of 480 exam prompts have other token ids" in done.stderr

@@ -1,7 +1,7 @@
 """The exam: reading and look-up questions about invented people, for the tiny model in this repository.
 
-480 held-out items made by ``tests/tiny_phi3/exam_items.py``: 320 in the 2024 challenge's form (greedy text, exact
-match) and 160 by letter. A quarter are longer than the tiny model's 256-token window. The letters' prompts end in
+480 held-out items made by ``tests/tiny_phi3/exam_items.py``: 360 in the 2024 challenge's form (greedy text, exact
+match) and 120 by letter. A quarter are longer than the tiny model's 256-token window. The letters' prompts end in
 "Answer:" and the answer is a space and a letter, as in MMLU.
 """
 
