@@ -1,6 +1,7 @@
 # make run      evaluate the tiny model end to end: environment, llama.cpp, conversion with proof, exam, comparison
 # make test     lint, types and all tests, the Hugging Face reference recomputed
 # make convert  MODEL=folder-or-hub-id OUT=file.gguf   a checkpoint to GGUF, and the default of orin-run from then on
+# make bench    this engine, llama.cpp one prompt at a time and transformers, side by side (minutes)
 # make env      only the environment (.venv), with orin-run in it
 
 PYTHON ?= python3
@@ -30,7 +31,7 @@ TEST_STAMP := $(VENV)/test-$(KEY)
 TINY := tests/tiny_phi3
 REFERENCE := $(TINY)/reference
 
-.PHONY: run test env convert clean
+.PHONY: run test bench env convert clean
 .DEFAULT_GOAL := run
 
 run: $(RUN_STAMP)
@@ -44,6 +45,9 @@ test: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+bench: $(TEST_STAMP)
+	@$(BIN)/python benchmarks/bench.py
 
 env: $(RUN_STAMP)
 
