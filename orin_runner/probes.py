@@ -16,7 +16,7 @@ CHECK_REQUESTS = 8
 """At most this many requests are computed a second time, alone, to measure the noise."""
 CHECK_SHARE = 0.0025
 """... costing at most this share of the run's unique tokens ..."""
-CHECK_AT_LEAST = 2
+CHECK_AT_LEAST = 4
 """... though at least this many are checked."""
 
 
@@ -122,10 +122,12 @@ class Probes:
         if not len(self.request):
             return []
         last = np.flatnonzero(np.diff(self.request, append=-1))
-        spread = last[np.unique(np.linspace(0, len(last) - 1, min(CHECK_REQUESTS, len(last))).astype(np.int64))]
+        # From the middle of each part: the first request of a run is computed much as it is alone.
+        n = min(CHECK_REQUESTS, len(last))
+        spread = last[((np.arange(n) + 0.5) * len(last) / n).astype(np.int64)]
         picked: list[int] = []
         cost = 0
-        for k in spread.tolist():
+        for k in spread[np.argsort(np.arange(n) % 2, kind="stable")].tolist():
             cost += int(self.position[k]) + 1
             if len(picked) >= CHECK_AT_LEAST and cost > CHECK_SHARE * n_unique:
                 break

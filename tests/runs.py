@@ -11,6 +11,7 @@ from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.llama import Context, ContextSettings, Model
 from orin_runner.memory import CANONICAL_CHUNK
 from orin_runner.planner import Budget
+from orin_runner.prompt_cache import PromptCache
 from orin_runner.requests import Request, Result, ScoreRequest
 
 
@@ -24,6 +25,7 @@ def run_gguf(
     n_outputs: int = 256,
     exact: bool = False,
     draft: bool = True,
+    cache: PromptCache | None = None,
 ) -> tuple[list[Result], RunStats]:
     """Answer ``requests`` with a GGUF.
 
@@ -42,7 +44,9 @@ def run_gguf(
     budget = Budget(n_cells, n_batch, 256, n_outputs)
     found: dict[int, Result] = {}
     with Model(path) as model, Context(model, settings) as context:
-        engine = Engine(context, budget, n_chunk=CANONICAL_CHUNK, n_positions=model.n_ctx_train, draft=draft)
+        engine = Engine(
+            context, budget, n_chunk=CANONICAL_CHUNK, n_positions=model.n_ctx_train, draft=draft, cache=cache
+        )
         for event in engine.run(requests):
             if not isinstance(event, Progress):
                 found[event[0]] = event[1]

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import phi3
 from fake_llama import FakeContext
+from runs import run_gguf
 
+from convert.checkpoint import Checkpoint
+from convert.convert import Options, convert
 from orin_runner import stream
 from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.planner import Budget
@@ -148,3 +152,25 @@ def test_a_full_disk_costs_the_cache_not_the_run(tmp_path: Path) -> None:
     assert len(notes) == 1
     assert "takes no more states" in notes[0]
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_on_llama_cpp(tmp_path: Path, tiny: Path) -> None:
+    """Real states of a real windowed cache, restored in another context."""
+    source = phi3(tmp_path / "hf", tiny, window=512, sharpness=2.5)
+    convert(Checkpoint.open(source), tmp_path / "model.gguf", Options("f32"))
+    rng = np.random.default_rng(1)
+    requests: list[Request] = []
+    for length in (300, 310, 700):
+        prefix = rng.integers(300, 2900, length)
+        for _ in range(4):
+            prompt = np.concatenate([prefix, rng.integers(300, 2900, 20)]).astype(np.int32)
+            requests.append(ScoreRequest(prompt, tuple(rng.integers(300, 2900, (8, 1)).astype(np.int32))))
+    expected, _ = run_gguf(tmp_path / "model.gguf", requests, exact=True)
+    for restored in (0, 300 + 310 + 511):  # the longest prefix is kept as far as the window reaches
+        found, stats = run_gguf(
+            tmp_path / "model.gguf", requests, exact=True, cache=cache_in(tmp_path, max_bytes=1 << 30)
+        )
+        assert stats.restored == restored
+        assert stats.computed == stats.unique - restored
+        for a, b in zip(expected, found, strict=True):
+            assert np.abs(np.concatenate(a.logprobs) - np.concatenate(b.logprobs)).max() < 1e-3  # type: ignore[union-attr]
