@@ -15,6 +15,27 @@ from tokenizers import Tokenizer
 
 N_TEXT, N_LETTERS = 360, 120
 WINDOW = 256
+REDRAWN = {
+    "letters-010": 1,
+    "letters-082": 1,
+    "text-008": 1,
+    "text-017": 1,
+    "text-034": 1,
+    "text-083": 1,
+    "text-094": 1,
+    "text-098": 1,
+    "text-113": 1,
+    "text-168": 1,
+    "text-169": 1,
+    "text-180": 1,
+    "text-197": 1,
+    "text-334": 1,
+    "text-346": 1,
+    "text-354": 1,
+}
+"""Items drawn again, so many times, because the committed model is undecided on the first draw: in float32 one token of
+its answer leads by less than 0.4 (0.3 for a letter), which the rounding of bfloat16 activations can turn round, so that
+two processors need not agree. A test of the runtime must not hang on them."""
 
 
 def make_exam(tokenizer: Tokenizer, seed: int) -> list[dict[str, object]]:
@@ -27,11 +48,12 @@ def make_exam(tokenizer: Tokenizer, seed: int) -> list[dict[str, object]]:
     for form, n in (("text", N_TEXT), ("letters", N_LETTERS)):
         long = set(random.Random(f"exam {seed} {form} long").sample(range(n), n // 4))
         for i in range(n):
-            rng = random.Random(f"exam {seed} {form} {i}")
+            name = f"{form}-{i:03}"
+            rng = random.Random(f"exam {seed} {form} {i}" + " again" * REDRAWN.get(name, 0))
             item = make_item(rng, held=True, form=form, long=i in long, count=count, window=WINDOW)
             rows.append(
                 {
-                    "id": f"{form}-{i:03}",
+                    "id": name,
                     "form": form,
                     "kind": item.kind,
                     "prompt": item.prompt,
