@@ -14,7 +14,7 @@ from eval.run import RunWriter
 from eval.tasks.base import LoadOptions, Task
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
-from orin_runner.requests import Request, Result, context_tokens, longest_path
+from orin_runner.requests import Generated, Request, Result, context_tokens, longest_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,7 @@ def evaluate(
     resumed, score = len(predictions), 0.0
     right = sum(prediction.correct for prediction in predictions.values())
     computed = unique = sent = 0
+    texts: list[Generated] = []
     interrupted = False
     try:
         for event in runner.run([questions[i].request for i in asked]):
@@ -122,6 +123,8 @@ def evaluate(
                 before = time.perf_counter()
                 i, result = asked[event[0]], event[1]
                 prediction = predict(task, questions[i], result, encoder)
+                if isinstance(result, Generated):
+                    texts.append(result)
                 writer.write(prediction)
                 predictions[i] = prediction
                 right += prediction.correct
@@ -144,4 +147,11 @@ def evaluate(
     all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
     all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)
     section = task_report(ordered, tokens, all_clocks, near, stats.noise, resumed)
+    if texts:
+        section["greedy"] = {
+            "texts": len(texts),
+            "without_decoding": sum(text.decode_steps == 0 for text in texts),
+            "decode_steps_per_text": sum(text.decode_steps for text in texts) / len(texts),
+            "drafted_share": sum(text.drafted for text in texts) / max(1, sum(len(text.tokens) for text in texts)),
+        }
     return {**section, "unanswered": missing} if missing else section

@@ -113,6 +113,13 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
     for name, section in sections.items():
         if section["failed"]:
             print(f"{name}: {section['failed']} items were not answered and count as wrong; see predictions.jsonl")
+        greedy = section.get("greedy")
+        if greedy:
+            print(
+                f"{name}: {greedy['without_decoding']} of {greedy['texts']} greedy texts needed no decode step; "
+                f"{greedy['decode_steps_per_text']:.2f} steps a text, "
+                f"{greedy['drafted_share']:.1%} of tokens were verified drafts"
+            )
         if section.get("resumed"):
             print(f"{name}: {section['resumed']} items were answered before; clocks and tokens are those of the others")
         if section.get("unanswered"):
