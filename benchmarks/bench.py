@@ -11,7 +11,6 @@ float32 and bfloat16 at the best of several batch sizes, which trial runs on hal
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
 from orin_runner import __version__, llama
 from orin_runner.decoder import Decoder
+from orin_runner.device import cpu_threads
 from orin_runner.engine import Progress
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.llama import Context, ContextSettings, Model
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    threads = len(os.sched_getaffinity(0))
+    threads = cpu_threads()
     torch.set_num_threads(threads)
     items = make_items(args.subjects, args.questions)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from convert.convert import Options, convert
 from convert.hub import download
 from convert.manifest import Manifest, manifest_path
 from orin_runner.console import GIB, Notes
-from orin_runner.errors import UserError
+from orin_runner.errors import UserError, os_error_line
 from orin_runner.state import remember
 
 DEFAULT_MODEL = "microsoft/Phi-3-medium-4k-instruct"
@@ -115,7 +115,7 @@ def main() -> None:
         notes.error(error.message, error.hint)
         sys.exit(2)
     except OSError as error:
-        notes.error(f"{error.filename}: {error.strerror}" if error.filename else str(error), "nothing was written")
+        notes.error(os_error_line(error), "nothing was written")
         sys.exit(2)
     except RuntimeError as error:
         notes.error(str(error), "nothing was written")

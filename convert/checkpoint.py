@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from orin_runner.errors import UserError
+from orin_runner.files import read_json
 
 Bits = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 """Raw values: uint16 for BF16 and F16, uint32 for F32."""
 
 DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32}
+DAMAGED = "download the checkpoint again"
 CHUNK_VALUES = 4 << 20
 """Values looked at at a time: bounds the temporaries of a pass over a tensor to some 100 MB."""
 
@@ -89,10 +91,10 @@ class Checkpoint:
         """
         if not directory.is_dir():
             raise UserError(f"{directory} is not a folder", "name a checkpoint folder or a hub id such as org/model")
-        config = read_json(directory / "config.json")
+        config = read_json(directory / "config.json", DAMAGED)
         index_file = directory / "model.safetensors.index.json"
         if index_file.exists():
-            weight_map = read_json(index_file).get("weight_map")
+            weight_map = read_json(index_file, DAMAGED).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map:
                 raise UserError(f"{index_file} has no weight_map", "download the file again")
             shards = sorted(set(weight_map.values()))
@@ -133,23 +135,6 @@ class Checkpoint:
             tensor = self.tensors[name]
             total.update(f"{name} {tensor.dtype} {list(tensor.shape)} {sha256[name]}\n".encode())
         return total.hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        UserError: missing, not JSON, or not an object.
-    """
-    if not path.exists():
-        raise UserError(f"{path} is missing", "name a complete checkpoint folder")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}", "download the file again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object", "download the file again")
-    return value
 
 
 def _read_header(path: Path) -> Iterator[SourceTensor]:

@@ -36,7 +36,6 @@ from convert.vocab import Vocabulary, read_vocabulary
 from orin_runner import __version__
 from orin_runner.errors import UserError
 
-OUTTYPES = ("auto", "f16", "bf16", "f32")
 GGML_TYPES = {
     "F16": GGMLQuantizationType.F16,
     "BF16": GGMLQuantizationType.BF16,
@@ -125,7 +124,7 @@ def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report 
         manifest.verified = True
         _stamp(partial, {MANIFEST_KEY: manifest.digest(), CHECKPOINT_KEY: checkpoint_digest})
         partial_manifest.write_text(manifest.to_json(), encoding="utf-8")
-        # The file knows its manifest's digest: a kill between the two leaves a pair that does not match, and says so.
+        # The file holds its manifest's digest: a kill between the two leaves a pair whose digests tell them apart.
         partial.replace(out)
         partial_manifest.replace(manifest_file)
     except BaseException:

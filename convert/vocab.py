@@ -16,8 +16,9 @@ import transformers
 from gguf import TokenType
 from transformers import AutoTokenizer
 
-from convert.checkpoint import read_json
+from convert.checkpoint import DAMAGED
 from orin_runner.errors import UserError
+from orin_runner.files import read_json
 
 END_OF_TURN = ("<|end|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 """Names under which the common chat models end a turn; llama.cpp has a key of its own for that token."""
@@ -136,7 +137,7 @@ def _pieces(
 
 def _stop_tokens(directory: Path, eos: int | None) -> list[int]:
     path = directory / "generation_config.json"
-    declared = read_json(path).get("eos_token_id") if path.exists() else None
+    declared = read_json(path, DAMAGED).get("eos_token_id") if path.exists() else None
     if declared is None:
         declared = eos
     if declared is None:

@@ -15,10 +15,12 @@ from typing import Any, TextIO
 
 from eval.docs import Prediction
 from orin_runner.errors import UserError
+from orin_runner.files import read_json
 
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
 
 
+DAMAGED = "run the evaluation again"
 SAME_TO_RESUME = ("engine", "settings")
 """Parts of the header that must be equal for a run to go on; the model's digest is the third."""
 
@@ -58,7 +60,7 @@ class RunWriter:
 
     def _taken_up(self, header: dict[str, Any]) -> dict[str, Any]:
         """Read what is there, drop a torn last line, and return the old header with the time it was resumed."""
-        old = _read_json(self.directory / RUN)
+        old = read_json(self.directory / RUN, DAMAGED)
         differing = [key for key in SAME_TO_RESUME if old.get(key) != header.get(key)]
         if old.get("model", {}).get("sha256") != header.get("model", {}).get("sha256"):
             differing.append("model")
@@ -119,7 +121,7 @@ class Run:
         header_file = directory / RUN
         if not header_file.exists():
             raise UserError(f"{directory} does not hold a run", "orin-run eval TASK --out DIR writes one")
-        header = _read_json(header_file)
+        header = read_json(header_file, DAMAGED)
         predictions: dict[tuple[str, str], Prediction] = {}
         path = directory / PREDICTIONS
         if not path.exists():
@@ -138,7 +140,7 @@ class Run:
                     raise UserError(f"{path}, line {number}: {prediction.task} {prediction.id} stands there twice")
                 predictions[key] = prediction
         report_file = directory / REPORT
-        report = _read_json(report_file) if report_file.exists() else {}
+        report = read_json(report_file, DAMAGED) if report_file.exists() else {}
         return cls(directory, header, predictions, report)
 
 
@@ -161,16 +163,6 @@ def check_new(directory: Path) -> None:
         raise UserError(f"{directory} is a file, not a folder", "name another folder with --out")
     if (directory / RUN).exists() or (directory / PREDICTIONS).exists():
         raise UserError(f"{directory} already holds a run", "name another folder with --out, or remove it")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}", "run the evaluation again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object", "run the evaluation again")
-    return value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +21,10 @@ from eval.tasks import get_task
 from eval.tasks.base import LoadOptions, Task
 from orin_runner import __version__, llama
 from orin_runner.console import Notes
-from orin_runner.device import KNOWN, parse_size, present_device
-from orin_runner.errors import UserError
+from orin_runner.device import KNOWN, cpu_threads, parse_size, present_device
+from orin_runner.errors import UserError, os_error_line
 from orin_runner.gguf_file import GGUFFile
+from orin_runner.header import common_header, model_header
 from orin_runner.memory import needs_of, plan_that_fits
 from orin_runner.prompt_cache import PromptCacheOptions
 from orin_runner.requests import Request, context_tokens
@@ -130,7 +129,7 @@ def eval_command(
         kept = None if prompt_cache is None else str(prompt_cache)
         settings = {"tasks": tasks, "draft": draft, "limit": limit, "shots": shots, "prompt_cache": kept}
         sections: dict[str, Any] = {}
-        header = {**_header("llama.cpp"), **_run_header(file, supervisor), "settings": settings}
+        header = {**common_header("llama.cpp"), **model_header(file, supervisor), "settings": settings}
         with RunWriter(out, header, resume=resume) as writer:
             if resume:
                 torn = "; an incomplete last line was dropped" if writer.torn else ""
@@ -175,7 +174,7 @@ def plan(
     target = KNOWN[device] if device in KNOWN else present_device(size)
     simulate = (lambda settings: llama.simulate(file.path, settings)) if target.present else None
     lengths = [context_tokens(request) for request in requests]
-    found, fitting = plan_that_fits(file, needs_of(requests), lengths, target, _threads(), simulate)
+    found, fitting = plan_that_fits(file, needs_of(requests), lengths, target, cpu_threads(), simulate)
     whole = found.fits and fitting == max(lengths, default=1)
     if as_json:
         print(json.dumps({**found.to_json(), "requests": len(lengths), "fits": whole, "limit": fitting}, indent=1))
@@ -247,7 +246,7 @@ def reference(
     load = time.perf_counter() - before
     options = LoadOptions(data, limit, shots)
     prepared = [prepare(task, options, loaded.encoder, loaded.n_positions) for task in chosen]
-    ours, theirs = _header("transformers"), loaded.header()
+    ours, theirs = common_header("transformers"), loaded.header()
     header = {**ours, **theirs, "versions": {**ours["versions"], **theirs["versions"]}}
     header["settings"] = {"limit": limit, "shots": shots}
     sections: dict[str, Any] = {}
@@ -299,7 +298,7 @@ def main() -> None:
         notes.error(error.message, error.hint)
         sys.exit(2)
     except OSError as error:
-        notes.error(_os_error(error), None)
+        notes.error(os_error_line(error), None)
         sys.exit(2)
     except (WorkerDiedError, llama.DecodeError, MemoryError) as error:
         notes.error(str(error), None)
@@ -307,11 +306,6 @@ def main() -> None:
     except KeyboardInterrupt:
         notes.error("interrupted", None)
         sys.exit(130)
-
-
-def _os_error(error: OSError) -> str:
-    """A disk that is full, a folder that cannot be written: what the system says, and of which file."""
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _open_model(model: Path | None) -> GGUFFile:
@@ -336,7 +330,7 @@ def _start(
         lengths=[context_tokens(request) for request in requests],
         device_bytes=device_bytes,
         share=1.0,
-        n_threads=_threads(),
+        n_threads=cpu_threads(),
         draft=draft,
         prompt_cache=prompt_cache,
     )
@@ -375,44 +369,6 @@ def _device_bytes(device: str) -> int | None:
         known = ", ".join(KNOWN)
         raise UserError(f"--device {device} is neither a device nor an amount of memory", f"auto, {known}, or 29000MiB")
     return size
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _header(engine: str) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "engine": engine,
-        "command": shlex.join(["orin-run", *sys.argv[1:]]),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {
-            "orin-run": __version__,
-            "llama-cpp-python": llama.version(),
-            "python": platform.python_version(),
-        },
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
-def _run_header(file: GGUFFile, supervisor: Supervisor) -> dict[str, Any]:
-    loaded = supervisor.loaded
-    return {
-        "model": {
-            "name": file.path.name,
-            "sha256": file.digest(),
-            "checkpoint_sha256": file.checkpoint_sha256,
-            "architecture": file.architecture,
-            "types": {name: count for name, (count, _) in file.tensor_types.items()},
-            "altered_values": file.altered_values,
-            "window": file.window or file.dropped_window,
-            "window_honoured": file.dropped_window is None,
-        },
-        "device": [{"name": device.name, "description": device.description} for device in loaded.devices],
-        "gpu_layers": f"{loaded.gpu_layers}/{loaded.n_layers}",
-        "memory": {**supervisor.plan.to_json(), "allocated_mib": loaded.buffers},
-    }
 
 
 def _run_folder(names: list[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def present_device(device_bytes: int | None = None) -> DeviceMemory:
     name = f"{gpu.name} ({gpu.description})"
     note = "as given" if device_bytes else source
     return DeviceMemory(name, device_bytes or free, unified=unified, cuda=True, present=True, note=note)
+
+
+def cpu_threads() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def parse_size(text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend."""
+"""The one exception for mistakes a user can mend, and the system's own in one line."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ class UserError(Exception):
         super().__init__(message if hint is None else f"{message}; {hint}")
         self.message = message
         self.hint = hint
+
+
+def os_error_line(error: OSError) -> str:
+    """A disk that is full, a folder that cannot be written: what the system says, and of which file."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -110,16 +110,6 @@ def version() -> str:
     return str(llama_cpp.__version__)
 
 
-def system_info() -> str:
-    """llama.cpp's own line about its backends and CPU features."""
-    return str(llama_cpp.llama_print_system_info().decode()).strip(" |\n")
-
-
-def has_gpu() -> bool:
-    """Whether the library was built with a GPU backend and finds a device for it."""
-    return any(device.is_gpu for device in devices())
-
-
 def devices() -> list[Device]:
     """The devices ggml finds, GPUs before the CPU."""
     lib = _ggml.libggml
@@ -158,8 +148,6 @@ class Model:
 
     Args:
         path: the GGUF file.
-        direct_io: read the file around the page cache, so that weights do not stand in memory twice while loading
-            (llama.cpp falls back to plain reads where the file system cannot).
         progress: called with a share from 0 to 1 while loading.
         simulated: read the header only and pretend; nothing can be computed then.
 
@@ -171,14 +159,15 @@ class Model:
         self,
         path: Path,
         *,
-        direct_io: bool = True,
         progress: Callable[[float], None] | None = None,
         simulated: bool = False,
     ) -> None:
         self.path = path
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = -1
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_DIRECT_IO if direct_io else llama_cpp.LLAMA_LOAD_MODE_NONE
+        # Around the page cache, so that weights do not stand in memory twice while loading (llama.cpp falls back to
+        # plain reads where the file system cannot).
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_DIRECT_IO
         if simulated:
             params.no_alloc = True
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
@@ -202,8 +191,6 @@ class Model:
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self.handle))
         self.n_swa = int(llama_cpp.llama_model_n_swa(self.handle))
-        self.size = int(llama_cpp.llama_model_size(self.handle))
-        self.n_params = int(llama_cpp.llama_model_n_params(self.handle))
 
     def close(self) -> None:
         """Free the weights."""

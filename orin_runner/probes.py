@@ -56,9 +56,6 @@ class Probes:
             prompt = request.prompt
             if isinstance(request, ScoreRequest):
                 asked = [(c[:-1], c) for c in request.continuations]
-                self.sent += sum(
-                    len(prompt) + n for n in {c[:-1].tobytes(): len(c) - 1 for c in request.continuations}.values()
-                )
             else:
                 fitting = [c for c in request.candidates if draft and len(prompt) + len(c) <= n_positions]
                 self._candidates[i] = fitting
@@ -75,6 +72,8 @@ class Probes:
                 if key not in known:
                     known[key] = len(self.paths)
                     self.paths.append(np.concatenate([prompt, suffix]) if len(suffix) else prompt)
+                    if isinstance(request, ScoreRequest):
+                        self.sent += len(self.paths[-1])
                 n = len(wanted)
                 path.append(np.full(n, known[key], dtype=np.int64))
                 position.append(np.arange(len(prompt) - 1, len(prompt) - 1 + n, dtype=np.int64))
@@ -127,7 +126,8 @@ class Probes:
         spread = last[((np.arange(n) + 0.5) * len(last) / n).astype(np.int64)]
         picked: list[int] = []
         cost = 0
-        for k in spread[np.argsort(np.arange(n) % 2, kind="stable")].tolist():
+        # Every other one first: the allowance may end the list early.
+        for k in [*spread[::2].tolist(), *spread[1::2].tolist()]:
             cost += int(self.position[k]) + 1
             if len(picked) >= CHECK_AT_LEAST and cost > CHECK_SHARE * n_unique:
                 break

@@ -9,7 +9,6 @@ Protocol: transformers' ``TextGenerationPipeline`` (``return_full_text``, nestin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from eval.ask import encode_docs
 from eval.docs import Doc, Message
 from eval.tasks.challenge import choices_in
+from orin_runner.device import cpu_threads
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
@@ -71,7 +71,7 @@ class TextGeneration:
             lengths=lengths,
             device_bytes=device_bytes,
             share=1.0,
-            n_threads=len(os.sched_getaffinity(0)),
+            n_threads=cpu_threads(),
             draft=draft,
         )
         self.notes: list[str] = []

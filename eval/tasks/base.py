@@ -45,6 +45,23 @@ class Task(Protocol):
         """A generated text as it is compared with the target."""
 
 
+LETTERS = ("A", "B", "C", "D")
+
+
+def letter_doc(doc_id: str, group: str, prompt: str, target: str) -> Doc:
+    """A question answered by one of four letters, after a prompt that ends in "Answer:"."""
+    return Doc(
+        id=doc_id,
+        group=group,
+        prompt=prompt,
+        mode="choose",
+        choices=tuple(f" {letter}" for letter in LETTERS),
+        labels=LETTERS,
+        target=target,
+        single_token=True,
+    )
+
+
 def spread(docs: list[Doc], limit: int | None) -> list[Doc]:
     """``limit`` of ``docs``, evenly spaced, so that a sample has every subject in proportion."""
     if limit is None or limit >= len(docs):

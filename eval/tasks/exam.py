@@ -11,12 +11,11 @@ from pathlib import Path
 
 from eval.data import read_jsonl
 from eval.docs import Doc
-from eval.tasks.base import LoadOptions, spread
+from eval.tasks.base import LoadOptions, letter_doc, spread
 from eval.tasks.challenge import challenge_doc, challenge_text
 from orin_runner.errors import UserError
 
 FILE = Path(__file__).parent.parent / "data" / "exam.jsonl"
-LETTERS = ("A", "B", "C", "D")
 
 
 class Exam:
@@ -38,18 +37,7 @@ class Exam:
                 message = [{"role": "user", "content": row["prompt"]}]
                 docs.append(challenge_doc(row["id"], "text", message, row["answer"], f"{FILE}, line {line}"))
             else:
-                docs.append(
-                    Doc(
-                        id=row["id"],
-                        group="letters",
-                        prompt=row["prompt"],
-                        mode="choose",
-                        choices=tuple(f" {letter}" for letter in LETTERS),
-                        labels=LETTERS,
-                        target=row["answer"],
-                        single_token=True,
-                    )
-                )
+                docs.append(letter_doc(row["id"], "letters", row["prompt"], row["answer"]))
         return spread(docs, options.limit)
 
     def normalize(self, text: str) -> str:

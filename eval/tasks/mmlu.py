@@ -26,10 +26,9 @@ from dataclasses import dataclass
 
 from eval.data import need_file, read_csv, read_hub
 from eval.docs import Doc
-from eval.tasks.base import LoadOptions, spread
+from eval.tasks.base import LETTERS, LoadOptions, letter_doc, spread
 from orin_runner.errors import UserError
 
-LETTERS = ("A", "B", "C", "D")
 HUB = ("cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe")
 SUBJECTS = tuple(
     """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
@@ -76,18 +75,7 @@ class MMLU:
             intro = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
             worked = "".join(f"{row.text()} {row.answer}\n\n" for row in dev[:shots])
             for i, row in enumerate(_rows(options, subject, "test")):
-                docs.append(
-                    Doc(
-                        id=f"{subject}/{i}",
-                        group=subject,
-                        prompt=intro + worked + row.text(),
-                        mode="choose",
-                        choices=tuple(f" {letter}" for letter in LETTERS),
-                        labels=LETTERS,
-                        target=row.answer,
-                        single_token=True,
-                    )
-                )
+                docs.append(letter_doc(f"{subject}/{i}", subject, intro + worked + row.text(), row.answer))
         return spread(docs, options.limit)
 
     def normalize(self, text: str) -> str:

@@ -1,0 +1,30 @@
+"""Reading small files that a user may have damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from orin_runner.errors import UserError
+
+
+def read_json(path: Path, hint: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Args:
+        path: the file.
+        hint: what to do where it does not hold one.
+
+    Raises:
+        UserError: missing, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing", hint) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}", hint) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not hold a JSON object", hint)
+    return value
