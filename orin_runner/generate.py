@@ -12,6 +12,7 @@ candidates can decide the text.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -102,6 +103,7 @@ class Greedy:
         self._noise = noise
         self.settled = 0
         self.settled_tokens = 0
+        self.settle_s = 0.0
 
     def verify(
         self,
@@ -133,9 +135,11 @@ class Greedy:
 
     def settle(self, draft: Draft) -> None:
         """Decide the next token of ``draft`` in the canonical shape. The cache must be empty."""
+        before = time.perf_counter()
         prefix = draft.prefix()
         facts = RowFacts(1)
         facts.fill(0, self._decoder.alone(prefix, self._n_chunk)[None, :])
+        self.settle_s += time.perf_counter() - before
         self.settled += 1
         self.settled_tokens += len(prefix)
         draft.accept(int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
