@@ -10,6 +10,8 @@ from typing import Any
 from eval.docs import Prediction
 
 CHALLENGE_2024 = "challenge 2024"
+CHALLENGE_2024_BARE = "challenge 2024 without data"
+"""The first draft of the 2024 rules left loading, templates and tokenizing out."""
 CHALLENGE_2023 = "challenge 2023"
 
 
@@ -70,6 +72,7 @@ def task_report(
     clocks = {
         **clocks,
         CHALLENGE_2024: clocks.get("data", 0.0) + inference,
+        CHALLENGE_2024_BARE: inference - clocks.get("tokenize", 0.0),
         CHALLENGE_2023: clocks.get("start", 0.0) + clocks.get("load", 0.0) + clocks.get("data", 0.0) + inference,
     }
     compute = clocks.get("prefill", 0.0) + clocks.get("decode", 0.0)

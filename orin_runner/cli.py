@@ -16,6 +16,7 @@ import typer
 
 from eval.diff import diff
 from eval.evaluate import Prepared, Status, evaluate, prepare
+from eval.rules import capped, rule_warnings
 from eval.run import Run, RunWriter, check_new
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions, Task
@@ -88,6 +89,9 @@ def eval_command(
     draft: Annotated[
         bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")
     ] = True,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Bound on each greedy text, where it is lower than the task's own.")
+    ] = None,
     device: Device = "auto",
     prompt_cache: Annotated[
         Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
@@ -105,11 +109,17 @@ def eval_command(
         check_new(out)
     file = _open_model(model)
     tokenizer = Tokenizer.from_gguf(file)
-    prepared = [prepare(task, LoadOptions(data, limit, shots), tokenizer, file.n_ctx_train) for task in chosen]
+    options = LoadOptions(data, limit, shots)
+    prepared = [capped(prepare(task, options, tokenizer, file.n_ctx_train), max_new_tokens) for task in chosen]
+    risks: list[str] = []
+    dropped = file.dropped_window is not None
     for item in prepared:
+        risks += rule_warnings(item, file.altered_values, window_dropped=dropped, prompt_cache=prompt_cache is not None)
         warning = window_warning(item, file)
         if warning is not None:
             notes.warn(warning)
+    for risk in risks:
+        notes.warn(risk)
     requests = _requests(prepared)
     cache = None
     if prompt_cache is not None:
@@ -128,6 +138,7 @@ def eval_command(
             )
         kept = None if prompt_cache is None else str(prompt_cache)
         settings = {"tasks": tasks, "draft": draft, "limit": limit, "shots": shots, "prompt_cache": kept}
+        settings["max_new_tokens"] = max_new_tokens
         sections: dict[str, Any] = {}
         header = {**common_header("llama.cpp"), **model_header(file, supervisor), "settings": settings}
         with RunWriter(out, header, resume=resume) as writer:
@@ -147,7 +158,7 @@ def eval_command(
                     )
                 if "unanswered" in sections[item.task.name]:
                     break
-            writer.report({"tasks": sections, "restarts": supervisor.deaths})
+            writer.report({"tasks": sections, "restarts": supervisor.deaths, "warnings": risks})
     _print_result(sections, out, as_json)
     left = sum("unanswered" in section for section in sections.values())
     if left:

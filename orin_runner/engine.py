@@ -37,6 +37,7 @@ class RunStats:
         noise: largest difference of any log-probability between a request in the tree and the same request alone.
         check_requests: how many requests that was measured on.
         settled: positions of greedy texts decided in the canonical shape.
+        settle_s: seconds of the decode clock that these took.
         restored: tokens whose state came from the prompt cache instead of being computed.
         clocks: seconds per stage: plan, prefill, decode, check.
         prefill: decode calls of the tree pass.
@@ -49,6 +50,7 @@ class RunStats:
     noise: float = 0.0
     check_requests: int = 0
     settled: int = 0
+    settle_s: float = 0.0
     restored: int = 0
     clocks: dict[str, float] = field(default_factory=dict)
     prefill: DecodeStats = field(default_factory=DecodeStats)
@@ -127,9 +129,9 @@ class Engine:
             self.stats.clocks["plan"] = time.perf_counter() - started
             if plan.paths:
                 yield from self._prefill(stream, plan, scorer, requests)
+            yield from self._generate(stream, plan, scorer, requests)
         finally:
             scorer.close()
-        yield from self._generate(stream, plan, requests)
 
     def _check_lengths(self, requests: Sequence[Request]) -> None:
         for i, request in enumerate(requests):
@@ -170,7 +172,7 @@ class Engine:
         self.stats.clocks["check"] = time.perf_counter() - before
 
     def _generate(
-        self, stream: StreamPass, plan: Probes, requests: Sequence[Request]
+        self, stream: StreamPass, plan: Probes, scorer: RowScorer, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Result] | Progress]:
         before = time.perf_counter()
         drafts = [
@@ -186,7 +188,7 @@ class Engine:
         if not drafts:
             return
         before_tokens = self._decoder.stats.tokens
-        greedy = Greedy(self._decoder, self._budget, self._n_chunk, self.stats.near_tie)
+        greedy = Greedy(self._decoder, self._budget, self._n_chunk, self.stats.near_tie, scorer)
         unfinished = []
         for draft in drafts:
             rows = plan.candidate_rows(draft.index, stream)
@@ -197,7 +199,7 @@ class Engine:
                 unfinished.append(draft)
         for draft in greedy.finish(unfinished):
             yield draft.index, draft.result()
-        self.stats.settled = greedy.settled
+        self.stats.settled, self.stats.settle_s = greedy.settled, greedy.settle_s
         self.stats.checked += greedy.settled_tokens
         self.stats.computed += self._decoder.stats.tokens - before_tokens - greedy.settled_tokens
         self.stats.clocks["decode"] = time.perf_counter() - before

@@ -12,6 +12,7 @@ candidates can decide the text.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ from orin_runner.cells import KVCells
 from orin_runner.decoder import Decoder
 from orin_runner.planner import Budget, Planner
 from orin_runner.requests import Generated, GenerateRequest, Tokens
-from orin_runner.scoring import RowFacts
+from orin_runner.scoring import RowFacts, RowScorer
 from orin_runner.tree import TokenTree
 
 FIRST_GUESS = 16
@@ -105,19 +106,22 @@ class Greedy:
         budget: limits of one decode call.
         n_chunk: chunk length of the canonical shape.
         noise: a lead below this is recomputed in the canonical shape.
+        scorer: threads for the row work.
 
     Attributes:
         settled: positions that were recomputed alone.
         settled_tokens: tokens computed for them.
     """
 
-    def __init__(self, decoder: Decoder, budget: Budget, n_chunk: int, noise: float) -> None:
+    def __init__(self, decoder: Decoder, budget: Budget, n_chunk: int, noise: float, scorer: RowScorer) -> None:
         self._decoder = decoder
         self._budget = budget
         self._n_chunk = n_chunk
         self._noise = noise
+        self._scorer = scorer
         self.settled = 0
         self.settled_tokens = 0
+        self.settle_s = 0.0
 
     def verify(
         self,
@@ -149,9 +153,11 @@ class Greedy:
 
     def settle(self, draft: Draft) -> None:
         """Decide the next token of ``draft`` in the canonical shape. The cache must be empty."""
+        before = time.perf_counter()
         prefix = draft.prefix()
         facts = RowFacts(1)
         facts.fill(0, self._decoder.alone(prefix, self._n_chunk)[None, :])
+        self.settle_s += time.perf_counter() - before
         self.settled += 1
         self.settled_tokens += len(prefix)
         draft.accept(int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
@@ -211,8 +217,7 @@ class Greedy:
             batch = builder.build()
             decoder.prepare(batch)
             decoder.submit(batch)
-            facts = RowFacts(batch.n_outputs)
-            facts.fill(0, decoder.rows(batch.n_outputs))
+            facts = self._scorer.facts(decoder.rows(batch.n_outputs))
             went_on: list[_Running] = []
             for k, item in enumerate(running):
                 if self._step(item.draft, facts, k, unsure):

@@ -99,6 +99,12 @@ class RowScorer:
             buffer: Float32 = snapshot if snapshot.base is None else snapshot.base
             self._spare = sorted([*self._spare, buffer], key=len)[-SPARE_BUFFERS:]
 
+    def facts(self, rows: Float32) -> RowFacts:
+        """The facts of ``rows``, worked out by all threads together."""
+        found = RowFacts(len(rows))
+        _wait(self._each_block(rows, lambda a, b: found.fill(a, rows[a:b])))
+        return found
+
     def submit(
         self, rows: Float32, facts: RowFacts, start: int, row_of: Int64, tokens: Int64, logprobs: Float64
     ) -> list[Future[None]]:

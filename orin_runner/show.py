@@ -8,6 +8,7 @@ from typing import Any
 
 from eval.diff import SHOWN_FLIPS
 from eval.evaluate import Prepared
+from eval.report import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE
 from eval.run import Run
 from orin_runner import llama
 from orin_runner.console import GIB, print_table
@@ -115,6 +116,8 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
             print(f"{name}: {section['failed']} items were not answered and count as wrong; see predictions.jsonl")
         greedy = section.get("greedy")
         if greedy:
+            for line in challenge_clocks(section):
+                print(f"{name}: {line}")
             print(
                 f"{name}: {greedy['without_decoding']} of {greedy['texts']} greedy texts needed no decode step; "
                 f"{greedy['decode_steps_per_text']:.2f} steps a text, "
@@ -132,6 +135,22 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
                 f"sequence differ by at most {section['noise']:.2g} in any log-probability)"
             )
     print(f"run written to {out}")
+
+
+def challenge_clocks(section: dict[str, Any]) -> list[str]:
+    """Seconds and seconds per item on the challenges' clocks, as both versions of the 2024 rules and 2023's count."""
+    asked = section["items"] - section.get("resumed", 0)
+    names = {
+        CHALLENGE_2024: "data and inference",
+        CHALLENGE_2024_BARE: "without data pre-processing",
+        CHALLENGE_2023: "from process start",
+    }
+    return [
+        f"{clock.removesuffix(' without data')} clock, {what}: {section['clocks'][clock]:.3f} s, "
+        f"{section['clocks'][clock] / max(1, asked):.4f} s an item"
+        for clock, what in names.items()
+        if clock in section["clocks"]
+    ]
 
 
 def print_selftest(result: SelftestResult) -> None:

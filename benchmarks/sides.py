@@ -1,0 +1,129 @@
+"""The sides of the challenge's benchmarks: greedy texts by this engine, a plain llama.cpp loop, and transformers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from eval.docs import Doc
+from orin_runner.batch import BatchBuilder
+from orin_runner.decoder import Decoder
+from orin_runner.device import cpu_threads
+from orin_runner.engine import Progress
+from orin_runner.llama import Context
+from orin_runner.memory import needs_of
+from orin_runner.requests import Generated, GenerateRequest, context_tokens
+from orin_runner.supervisor import Supervisor
+from orin_runner.worker import Job
+
+Texts = list[Any]
+"""Per request the tokens of its text, without stop token; or the text itself, from transformers' pipeline."""
+Side = Callable[[], Texts]
+"""Answers all requests of a benchmark once."""
+
+
+def supervisor_of(gguf: Path, requests: Sequence[GenerateRequest], *, draft: bool = True) -> Supervisor:
+    """A worker with the model loaded, planned for ``requests``."""
+    lengths = [context_tokens(request) for request in requests]
+    supervisor = Supervisor(Job(gguf, needs_of(requests), lengths, None, 1.0, cpu_threads(), draft=draft), print)
+    supervisor.start()
+    return supervisor
+
+
+def this_engine(supervisor: Supervisor, requests: Sequence[GenerateRequest]) -> Side:
+    def run() -> Texts:
+        texts: Texts = [[] for _ in requests]
+        for event in supervisor.run(requests):
+            if not isinstance(event, Progress):
+                assert isinstance(event[1], Generated)
+                texts[event[0]] = event[1].tokens.tolist()
+        return texts
+
+    return run
+
+
+def plain_loop(context: Context, requests: Sequence[GenerateRequest]) -> Side:
+    """llama.cpp at batch 1: the prompt, then one token at a time, until a stop token."""
+    decoder = Decoder(context)
+
+    def tokens_of(request: GenerateRequest) -> list[int]:
+        context.clear()
+        tokens: list[int] = []
+        position = 0
+        fresh = request.prompt
+        while len(tokens) < request.max_new_tokens:
+            for start in range(0, len(fresh), context.settings.n_batch):
+                builder = BatchBuilder()
+                part = fresh[start : start + context.settings.n_batch]
+                builder.add(part, position, 0)
+                builder.flag(np.array([len(part) - 1]))
+                position += len(part)
+                decoder.submit(builder.build())
+            token = int(decoder.rows(1)[0].argmax())
+            if token in request.stop:
+                break
+            tokens.append(token)
+            fresh = np.array([token], dtype=np.int32)
+        return tokens
+
+    return lambda: [tokens_of(request) for request in requests]
+
+
+def transformers_generate(checkpoint: Path, requests: Sequence[GenerateRequest], device: str, dtype: Any) -> Side:
+    """``model.generate`` at batch 1 with SDPA attention; stop tokens are ignored, so that the length is forced."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation="sdpa").to(device).eval()
+    model.generation_config.eos_token_id = None
+
+    @torch.inference_mode()
+    def text_of(request: GenerateRequest) -> list[int]:
+        ids = torch.from_numpy(request.prompt.astype(np.int64))[None].to(device)
+        mask = torch.ones_like(ids)
+        out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=request.max_new_tokens, do_sample=False)
+        tokens: list[int] = out[0, ids.shape[1] :].tolist()
+        return tokens
+
+    text_of(requests[0])  # the first call of all sets things up
+    return lambda: [text_of(request) for request in requests]
+
+
+def transformers_pipeline(checkpoint: Path, docs: Sequence[Doc]) -> tuple[str, Side]:
+    """The pipeline over a ``KeyDataset`` as the organisers call it, in the faster of two types; and its name."""
+    rows = [{"message": list(doc.prompt)} for doc in docs]
+    limit = docs[0].max_new_tokens
+    sides: dict[str, Side] = {}
+    seconds: dict[str, float] = {}
+    for name in ("float32", "bfloat16"):
+        pipe = pipeline("text-generation", model=str(checkpoint), dtype=getattr(torch, name), device="cpu")
+
+        def texts_of(some: list[dict[str, Any]], pipe: Any = pipe) -> Texts:
+            outs = pipe(KeyDataset(some, "message"), max_new_tokens=limit, return_full_text=False, do_sample=False)
+            return [out[0]["generated_text"] for out in outs]
+
+        texts_of(rows[:1])
+        before = time.perf_counter()
+        texts_of(rows[:: max(1, len(rows) // 10)])
+        seconds[name] = time.perf_counter() - before
+        sides[name] = partial(texts_of, rows)
+    best = min(seconds, key=lambda name: seconds[name])
+    return f"transformers' pipeline, batch 1, {best}", sides[best]
+
+
+def interleaved(sides: dict[str, Side], rounds: int) -> tuple[dict[str, float], dict[str, Texts]]:
+    """Median seconds and last texts of each side, all sides once per round."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    texts: dict[str, Texts] = {}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            before = time.perf_counter()
+            texts[name] = run()
+            seconds[name].append(time.perf_counter() - before)
+    return {name: statistics.median(took) for name, took in seconds.items()}, texts
