@@ -18,6 +18,7 @@ CPU with a model a hundredth of the width. The parts:
     memory      what contexts of several sizes take beside llama.cpp's own buffers
     budgets     orin-run's peak of device memory under three budgets, against its plan
     ballast     29,000 MiB free: MMLU, BBH and the challenge's longest item to the end
+    challenge   bench_challenge_gpu.py on the 30 public prompts, 8 forced new tokens
     stolen      a second process takes the free memory in mid-run
 """
 
@@ -43,7 +44,9 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 MIB = 1 << 20
 LIMITS = {"letters": 220, "hellaswag": 200, "bbh": 120, "hf": 150, "ballast": 330, "budgets": 150}
-ORDER = "model matmul bench selftest letters hf hellaswag perplexity memory bbh budgets ballast stolen".split()
+ORDER = (
+    "model matmul bench selftest letters hf hellaswag perplexity memory bbh challenge budgets ballast stolen".split()
+)
 FLOPS_PER_TOKEN = 27.9e9
 """2 x 13.96 G parameters, without attention: what one token of Phi-3-medium costs."""
 
@@ -217,7 +220,7 @@ def _prompts(bench: Bench, task: str, limit: int) -> list[np.ndarray]:
     from orin_runner.gguf_file import GGUFFile
     from orin_runner.tokenizer import Tokenizer
 
-    docs = get_task(task).load(LoadOptions(bench.args.data, limit, None))
+    docs = get_task(task).load(LoadOptions(bench.args.data, limit))
     tokenizer = Tokenizer.from_gguf(GGUFFile.open(bench.model))
     return [question.request.prompt for question in encode_docs(docs, tokenizer)]
 
@@ -225,20 +228,11 @@ def _prompts(bench: Bench, task: str, limit: int) -> list[np.ndarray]:
 def hf(bench: Bench) -> None:
     import torch
     import transformers
-    from random_gguf import PHI3_MEDIUM
-    from transformers import Phi3Config, Phi3ForCausalLM
+    from random_gguf import hf_model
 
     small = bench.args.small
     device = "cpu" if small else "cuda"
-    shape = {key: value for key, value in PHI3_MEDIUM.items() if key not in {"architectures", "model_type"}}
-    if small:
-        shape |= {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
-        shape |= {"num_hidden_layers": 2}
-    config = Phi3Config(**shape, attn_implementation="sdpa", bos_token_id=1, eos_token_id=32000, pad_token_id=32000)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device):
-        llm = Phi3ForCausalLM(config).eval()
-    torch.set_default_dtype(torch.float32)
+    llm = hf_model(device, small=small)
     prompts = sorted(_prompts(bench, "mmlu", 20 if small else 512), key=len)
 
     @torch.inference_mode()
@@ -426,6 +420,13 @@ def ballast(bench: Bench) -> None:
         bench.evaluate("ballast_mmlu", "mmlu")
 
 
+def challenge(bench: Bench) -> None:
+    script = str(Path(__file__).with_name("bench_challenge_gpu.py"))
+    data = str(bench.args.data / "cechallenge2024" / "test_dataset.jsonl")
+    small = ["--device", "cpu", "--small"] if bench.args.small else []
+    subprocess.run([sys.executable, script, "--gguf", str(bench.model), "--data", data, *small], check=True)
+
+
 def stolen(bench: Bench) -> None:
     code = """
 import torch, time, sys
@@ -459,6 +460,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "memory": memory,
     "bbh": bbh,
     "budgets": budgets,
+    "challenge": challenge,
     "ballast": ballast,
     "stolen": stolen,
 }

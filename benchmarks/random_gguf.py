@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from gguf import GGUFReader, GGUFWriter
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from convert.convert import GGML_TYPES, _add_metadata
 from convert.layouts import layout_for
@@ -37,6 +38,8 @@ PHI3_MEDIUM: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "sliding_window": 2047,
 }
+SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+"""A hundredth of the width, to try things on a CPU."""
 STOP = [32000, 32001, 32007]
 CHUNK = 1 << 27  # values drawn at a time
 
@@ -89,6 +92,20 @@ def fill(path: Path) -> None:
                 file.write(values.cpu().view(torch.uint8).numpy().data)
 
 
+def hf_model(device: str, *, small: bool = False) -> Phi3ForCausalLM:
+    """The same shape as a transformers model with random weights in bfloat16, made on ``device``."""
+    shape = {key: value for key, value in PHI3_MEDIUM.items() if key not in {"architectures", "model_type"}}
+    shape |= {**SMALL, "num_hidden_layers": 2} if small else {}
+    config = Phi3Config(**shape, attn_implementation="sdpa", bos_token_id=1, eos_token_id=STOP[0], pad_token_id=STOP[0])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            return Phi3ForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -106,7 +123,7 @@ def main() -> None:
         return
     config = {**PHI3_MEDIUM, "num_hidden_layers": args.layers}
     if args.small:
-        config |= {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+        config |= SMALL
     header(args.tokenizer, args.out, args.type, config)
 
 

@@ -147,6 +147,7 @@ def evaluate(
     all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
     all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)
     section = task_report(ordered, tokens, all_clocks, near, stats.noise, resumed)
+    section["near_tie"] = stats.near_tie
     section["device"] = device_section(stats)
     if texts:
         section["greedy"] = {

@@ -62,7 +62,7 @@ def task_report(
         predictions: every item's.
         tokens: ``sent``, ``unique``, ``computed``, ``checked``.
         clocks: seconds per stage; ``score`` is the time to turn results into predictions.
-        near_ties: items whose margin is below three times the noise.
+        near_ties: items whose margin is below three times the noise (``RunStats.near_tie``).
         noise: largest log-probability difference between an item in the tree and alone.
         resumed: items that were there before; tokens, clocks and rates are those of the others.
     """
