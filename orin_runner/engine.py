@@ -23,7 +23,6 @@ from orin_runner.scoring import RowScorer
 from orin_runner.stream import StreamPass
 from orin_runner.tree import TokenTree
 
-
 LEAST_NOISE = 0.005
 """Noise below this is taken as this. A few short prompts are computed much as they are alone, and show less than the
 full batches of the run will have; full ones of 16-bit models moved log-probabilities by 0.005 (CPU) to 0.1 (CUDA)."""
