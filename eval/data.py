@@ -44,7 +44,7 @@ def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         UserError: the file is not a JSON list of objects.
     """
     try:
-        rows = json.loads(b"".join(_lines(path)))
+        rows = json.loads(b"".join(lines_of(path)))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "download it again") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -58,7 +58,7 @@ def read_labels(path: Path, n: int) -> list[str]:
     Raises:
         UserError: there are more or fewer.
     """
-    labels = b"".join(_lines(path)).decode("utf-8", "replace").split()
+    labels = b"".join(lines_of(path)).decode("utf-8", "replace").split()
     if len(labels) != n:
         raise UserError(f"{path} has {len(labels)} labels for {n} rows")
     return labels
@@ -70,7 +70,7 @@ def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]
     Raises:
         UserError: a line is not a JSON object or lacks one of the ``required`` keys; the line number is named.
     """
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         try:
@@ -87,7 +87,12 @@ def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]
         yield number, row
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file, gzipped or not.
+
+    Raises:
+        UserError: the gzip is damaged.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as lines:

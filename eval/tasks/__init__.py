@@ -7,10 +7,13 @@ import difflib
 from eval.tasks.anli import ANLI
 from eval.tasks.arc import ARCChallenge, ARCEasy
 from eval.tasks.base import Task
+from eval.tasks.bbh import BBH, BBHDirect
 from eval.tasks.boolq import BoolQ
 from eval.tasks.challenge import Challenge
 from eval.tasks.commonsense_qa import CommonsenseQA
+from eval.tasks.drop import DROP
 from eval.tasks.exam import Exam
+from eval.tasks.gsm8k import GSM8K
 from eval.tasks.hellaswag import HellaSwag
 from eval.tasks.mmlu import MMLU
 from eval.tasks.openbookqa import OpenBookQA
@@ -26,7 +29,10 @@ ALL: tuple[Task, ...] = (
     MMLU(),
     CommonsenseQA(),
     WinoGrande(),
+    BBH(),
+    BBHDirect(),
     BoolQ(),
+    DROP(),
     OpenBookQA(),
     HellaSwag(),
     ARCEasy(),
@@ -35,6 +41,7 @@ ALL: tuple[Task, ...] = (
     SocialIQa(),
     TruthfulQA(),
     ANLI(),
+    GSM8K(),
 )
 TASKS: dict[str, Task] = {task.name: task for task in ALL}
 
