@@ -67,7 +67,7 @@ def main() -> None:
             f"* {mode}: {peak} TFLOP/s / {GFLOP:.1f} GFLOP = {rates[mode]:.0f} tokens/s."
             for mode, peak in RATES.items()
         ),
-        f"* Published 16-bit prefill of a 14 B model, scaled to this module: {PUBLISHED[0]} to {PUBLISHED[1]} tokens/s.",
+        f"* Published 16-bit prefill of a 14 B model, scaled down to it: {PUBLISHED[0]} to {PUBLISHED[1]} tokens/s.",
         f"* A decode step reads every weight: 26,627 MiB / 204.8 GB/s = {DECODE_S * 1000:.0f} ms, whatever its batch;",
         f"  one text at a time gets at most {1 / DECODE_S:.1f} tokens/s.",
         "",
@@ -91,8 +91,8 @@ def main() -> None:
         f"steps together: {DECODE_S} s a step, as many steps as the longest of them has tokens left.",
         "",
         f"One item at a time, for comparison: {sent:,} tokens / {PUBLISHED[1]} tokens/s + {items} texts x",
-        f"{answers:.1f} tokens (the choices' average) x {DECODE_S} s = {prefill:.1f} + {steps:.1f} = {prefill + steps:.1f} s,",
-        f"{(prefill + steps) / items:.2f} s an item.",
+        f"{answers:.1f} tokens (the choices' average) x {DECODE_S} s = {prefill:.1f} + {steps:.1f}",
+        f"= {prefill + steps:.1f} s, {(prefill + steps) / items:.2f} s an item.",
     ]
     print("\n".join(lines))
 
