@@ -15,6 +15,10 @@ from test_cli import orin_run, refused
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
+from eval.ask import encode_docs
+from eval.reference import HFEncoder
+from eval.tasks import get_task
+from eval.tasks.base import LoadOptions
 from orin_runner import llama
 from orin_runner.device import parse_size
 from orin_runner.gguf_file import GGUFFile
@@ -29,7 +33,7 @@ from orin_runner.memory import (
     plan_for,
     plan_that_fits,
 )
-from orin_runner.requests import GenerateRequest, ScoreRequest
+from orin_runner.requests import GenerateRequest, ScoreRequest, context_tokens
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,38 @@ def test_mmlu_fits_an_orin_with_full_batches(medium: GGUFFile) -> None:
     assert plan.total == sum(plan.terms.values()) <= ORIN_32GB.available
     assert {"compute", "CUDA", "program"} <= set(plan.assumed)
     assert plan.formula is not None
+
+
+def test_new_tokens_are_planned_for_once_and_not_for_every_item(medium: GGUFFile) -> None:
+    """500 new tokens behind the longest prompt; a thousand items take the cache that one takes."""
+    item = GenerateRequest(np.arange(868, dtype=np.int32), frozenset(), 500)
+    one, thousand = (
+        plan_for(medium, needs_of(requests), ORIN_32GB, 8)
+        for requests in ([item], [replace(item, prompt=item.prompt + k) for k in range(1000)])
+    )
+    assert one.longest == thousand.longest == 1368
+    assert one.settings.n_cells == thousand.settings.n_cells >= 1368
+    assert one.terms["KV cache"] == thousand.terms["KV cache"]
+
+
+def test_a_full_context_fits_an_orin(medium: GGUFFile) -> None:
+    """A text that fills all 4,096 positions, and a prompt that leaves room for only a few of its 500 tokens."""
+    for n in (3596, 4090):
+        request = GenerateRequest(np.arange(n, dtype=np.int32), frozenset(), 500)
+        plan, limit = plan_that_fits(medium, needs_of([request]), [context_tokens(request)], ORIN_32GB, 8)
+        assert plan.fits
+        assert plan.settings.n_cells >= 4096
+        assert limit == n + 500  # nothing is left out
+
+
+def test_the_published_longest_sample_fits_an_orin(medium: GGUFFile, orin_data: Path) -> None:
+    """868 tokens under Phi-3-medium's tokenizer, beside the public questions, with its 500 new tokens."""
+    encoder = HFEncoder(orin_data / "tokenizers" / "phi-3-medium", frozenset())
+    requests = [q.request for q in encode_docs(get_task("challenge").load(LoadOptions(orin_data)), encoder)]
+    assert max(len(q.prompt) for q in requests if isinstance(q, GenerateRequest)) == 868
+    lengths = [context_tokens(request) for request in requests]
+    plan, limit = plan_that_fits(medium, needs_of(requests), lengths, ORIN_32GB, 8)
+    assert (plan.fits, limit) == (True, 868 + 500)
 
 
 def test_settings_shrink_until_they_fit(medium: GGUFFile) -> None:
