@@ -43,7 +43,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 MIB = 1 << 20
-LIMITS = {"letters": 220, "hellaswag": 200, "bbh": 120, "hf": 150, "ballast": 330, "budgets": 150}
+LIMITS = {"challenge": 130, "letters": 220, "hellaswag": 200, "bbh": 120, "hf": 150, "ballast": 330, "budgets": 150}
 ORDER = (
     "model matmul bench selftest letters hf hellaswag perplexity memory bbh challenge budgets ballast stolen".split()
 )

@@ -4,7 +4,9 @@
     python benchmarks/random_gguf.py fill OUT.gguf
 
 ``header`` writes Phi-3-medium's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
-drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them.
+drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them. One channel
+of the last norm is large, and two tokens follow its sign: so the greedy token has a clear lead, as a trained model's has,
+and the benchmark does not measure how near-ties are settled.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ PHI3_MEDIUM: dict[str, Any] = {
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 """A hundredth of the width, to try things on a CPU."""
 STOP = [32000, 32001, 32007]
+LEADING = {1000: 1.0, 1001: -1.0}
+"""Tokens that lead where the large channel is positive and negative, and their weight in it."""
 CHUNK = 1 << 27  # values drawn at a time
 
 
@@ -87,8 +91,15 @@ def fill(path: Path) -> None:
                 n = min(CHUNK, count - start)
                 if len(tensor.shape) == 1:
                     values = torch.full((n,), -1e30 if "sinks" in tensor.name else 1.0)
+                    if tensor.name == "output_norm.weight":
+                        values[0] = 50.0
                 else:
                     values = torch.randn(n, generator=generator, device=device, dtype=kind).mul_(0.02)
+                    if tensor.name == "output.weight":
+                        width = int(tensor.shape[0])
+                        for token, value in LEADING.items():
+                            if start <= token * width < start + n:
+                                values[token * width - start] = value
                 file.write(values.cpu().view(torch.uint8).numpy().data)
 
 
