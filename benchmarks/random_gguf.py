@@ -5,7 +5,7 @@
 
 ``header`` writes Phi-3-medium's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
 drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them. One channel
-of the last norm is large, and two tokens follow its sign: so the greedy token has a clear lead, as a trained model's has,
+of the last norm is large, and two tokens follow its sign: so the greedy token has a clear lead, as in a trained model,
 and the benchmark does not measure how near-ties are settled.
 """
 

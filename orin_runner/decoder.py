@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from orin_runner.batch import Batch, BatchBuilder
 from orin_runner.planner import Restored
 from orin_runner.requests import Tokens
+from orin_runner.tree import common_prefix
 
 
 class Backend(Protocol):
@@ -131,17 +133,34 @@ class Decoder:
         Returns:
             float32 ``[n_vocab]``, a copy.
         """
-        self.backend.clear()
-        for start in range(0, len(tokens), n_chunk):
-            builder = BatchBuilder()
-            part = tokens[start : start + n_chunk]
-            builder.add(part, start, 0)
-            if start + n_chunk >= len(tokens):
-                builder.flag(np.array([len(part) - 1]))
-            batch = builder.build()
-            self.prepare(batch)
-            self.submit(batch)
-        row: npt.NDArray[np.float32] = self.rows(1)[0].copy()
-        self.backend.clear()
-        self._ready = None
+        (row,) = self.each_alone([tokens], n_chunk)
         return row
+
+    def each_alone(self, paths: Sequence[Tokens], n_chunk: int) -> Iterator[npt.NDArray[np.float32]]:
+        """What ``alone`` gives for each of ``paths``, in their order.
+
+        Whole chunks that a path shares with the one before stay in the cache: the same cells hold the same then as if
+        they had been computed anew. So sort the paths.
+        """
+        before = np.empty(0, dtype=np.int32)
+        for tokens in paths:
+            shared = min(common_prefix(before, tokens), len(tokens) - 1) // n_chunk * n_chunk
+            self.backend.cut(0, shared)
+            # Behind a sliding window's edge cells may have been used again by what followed.
+            if not shared or self.backend.span(0) != (0, shared - 1):
+                self.backend.clear()
+                shared = 0
+            for start in range(shared, len(tokens), n_chunk):
+                builder = BatchBuilder()
+                part = tokens[start : start + n_chunk]
+                builder.add(part, start, 0)
+                if start + n_chunk >= len(tokens):
+                    builder.flag(np.array([len(part) - 1]))
+                batch = builder.build()
+                self.prepare(batch)
+                self.submit(batch)
+            row: npt.NDArray[np.float32] = self.rows(1)[0].copy()
+            self._ready = None
+            before = tokens
+            yield row
+        self.backend.clear()

@@ -200,6 +200,22 @@ def test_stop_texts_save_decode_steps() -> None:
     assert steps[1] < steps[0] / 4
 
 
+def test_a_candidate_that_runs_into_a_stop_text_needs_no_decoding() -> None:
+    """The prefill settles it, without any stop token."""
+    rng = random.Random(6)
+    requests = []
+    for prompt in random_paths(rng, 10, longest=30):
+        text = greedy(prompt, frozenset(), 30, 0)
+        end = next(n for n in range(31) if b"a" in b"".join(PIECES[t] for t in text[:n]))
+        candidate = np.array(text[:end], dtype=np.int32)
+        requests.append(GenerateRequest(prompt, frozenset(), 30, (candidate,), ("a",)))
+    engine, _ = engine_for(requests, rng)
+    for request, result in zip(requests, answers(engine, requests), strict=True):
+        assert isinstance(result, Generated)
+        assert result.tokens.tolist() == request.candidates[0].tolist()
+        assert (result.stopped, result.decode_steps, result.drafted) == (True, 0, len(result.tokens))
+
+
 def test_verified_candidates_need_no_decoding() -> None:
     """Where the text is a candidate, the prefill settles it."""
     rng = random.Random(5)

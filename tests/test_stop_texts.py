@@ -10,7 +10,7 @@ from runs import run_gguf
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import encode_docs
+from eval.ask import cut_before, encode_docs
 from eval.reference import Reference
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
@@ -64,6 +64,13 @@ def texts_of(reference: Reference, requests: list[GenerateRequest]) -> list[Gene
     found = dict(reference.run(requests, 20_000))
     results = [found[i] for i in range(len(requests))]
     return [result for result in results if isinstance(result, Generated)]
+
+
+def test_a_text_is_cut_before_its_first_stop_text() -> None:
+    """Whichever of them comes first in the text; a text without any stays whole."""
+    assert cut_before("so. Q and\n\nmore", ("\n\n", "Q")) == "so. "
+    assert cut_before("so. Q", ("q", "\n")) == "so. Q"
+    assert cut_before("so", ()) == "so"
 
 
 def test_pieces_joined_are_the_decoded_text(gguf: Path) -> None:

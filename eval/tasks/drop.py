@@ -38,6 +38,7 @@ from orin_runner.errors import UserError
 from orin_runner.files import read_json
 
 UNTIL = (".",)
+FILES = ("drop_dataset_dev.json", "drop_v0_dev.jsonl", "drop_v0_dev.jsonl.gz")
 FLAT = re.compile(r"(?s)Passage: (.*)\nQuestion: (.*)\nAnswer:")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -59,7 +60,7 @@ class DROP:
     def load(self, options: LoadOptions) -> list[Doc]:
         shots_of(self, options, 0)
         folder = local_data(options, self.name, "drop/drop_dataset_dev.json") / "drop"
-        path = need_file(folder / "drop_dataset_dev.json", folder / "drop_v0_dev.jsonl.gz")
+        path = need_file(*(folder / name for name in FILES))
         rows = _original(path) if path.suffix == ".json" else _flat(path)
         docs = [
             Doc(

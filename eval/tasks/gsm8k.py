@@ -24,7 +24,7 @@ from __future__ import annotations
 import random
 import re
 
-from eval.data import need_file, read_hub, read_jsonl
+from eval.data import find_file, read_hub, read_jsonl
 from eval.docs import Doc
 from eval.tasks.base import LoadOptions, shots_of, spread
 from eval.tasks.generation import MAX_NEW_TOKENS, extract
@@ -92,7 +92,7 @@ class GSM8K:
 def _rows(options: LoadOptions, split: str) -> list[tuple[str, str]]:
     if options.data is None:
         return [(row["question"], row["answer"]) for row in read_hub(*HUB, "main", split)]
-    path = need_file(options.data / "gsm8k" / f"{split}.jsonl")
+    path = find_file(options.data, f"gsm8k/{split}.jsonl")
     rows = []
     for line, row in read_jsonl(path, "question", "answer"):
         question, answer = row["question"], row["answer"]
