@@ -18,7 +18,9 @@ from eval.reference import Reference
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions, in_chat
 from orin_runner.errors import UserError
+from orin_runner.options import load_options
 from orin_runner.requests import Scored, ScoreRequest, Tokens
+from orin_runner.show import task_row
 
 
 class Words:
@@ -183,3 +185,22 @@ def test_the_reference_scores_the_last_tokens_only(tiny: Path) -> None:
     for i, one in enumerate(apart):
         assert isinstance(one, Scored)
         assert both.logprobs[i] == pytest.approx(one.logprobs[0], abs=1e-4)
+
+
+def test_options_are_read_or_refused(tmp_path: Path) -> None:
+    """--shots is a number or phi3, --scoring one of two words."""
+    assert load_options(tmp_path, 3, "phi3", "text", chat=True) == LoadOptions(tmp_path, 3, "phi3", "text", chat=True)
+    assert load_options(None, None, "0", None, chat=False) == LoadOptions(shots=0)
+    for shots in ("-1", "two", "1.5", "\u00b2"):
+        with pytest.raises(UserError, match="--shots is a number or phi3"):
+            load_options(None, None, shots, None, chat=False)
+    with pytest.raises(UserError, match="--scoring is letters or text, not 'words'"):
+        load_options(None, None, None, "words", chat=False)
+
+
+def test_the_list_of_tasks(tmp_path: Path) -> None:
+    """Rows where the files are there, worked examples of the harness and of Phi-3's report."""
+    data = write(tmp_path, GOLDEN["piqa"].files)
+    row = task_row(get_task("piqa"), data)
+    assert (row["rows"], row["default_shots"], row["phi3_shots"], row["licence"]) == (1, 0, 5, "AFL-3.0")
+    assert task_row(get_task("boolq"), data)["rows"] is None
