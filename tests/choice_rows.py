@@ -92,7 +92,7 @@ GOLDEN = {
         "Fire -- Fire is hot.\nQuestion: is fire cold?\nAnswer: no\n\n",
     ),
     "openbookqa": Golden(
-        {"openbookqa/test.jsonl": jsonl(listed("Frogs eat", ["flies", "cars", "stones", "sand"], "A"))},
+        {"openbookqa/test.jsonl": jsonl(listed("Frogs eat", ["flies", "cars", "stones", "sand"], " A"))},
         "Frogs eat",
         (" flies", " cars", " stones", " sand"),
         "A",

@@ -65,6 +65,9 @@ def test_a_space_at_a_prompts_end_belongs_to_the_choice() -> None:
     assert words.decode(request.prompt) == "<s>so"
     assert [words.decode(c) for c in request.continuations] == ["  it", "  he is"]
     assert request.n_scored == (1, 2)
+    own = request_of(choice_doc("", ("won",) * 2, prompts=("so Ann ", "so Eve ")), words)
+    assert [words.decode(c) for c in own.continuations] == [" Ann won", " Eve won"]
+    assert own.n_scored == (1, 1)
 
 
 def test_a_choice_that_joins_the_prompts_last_word_is_split_by_count() -> None:
