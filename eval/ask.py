@@ -229,7 +229,7 @@ def predict(task: Task, question: Question, result: Result, encoder: Encoder) ->
         )
     sums = np.array([float(logprobs.sum()) for logprobs in result.logprobs])
     lengths = [len(logprobs) for logprobs in result.logprobs]
-    compared = {metric: sums / _norm(metric, doc, lengths) for metric in task.metrics}
+    compared = {metric: _normalised(metric, doc, sums, lengths) for metric in task.metrics}
     scores = {metric: _choice_score(metric, doc, values) for metric, values in compared.items()}
     values = compared[task.metrics[0]]
     ranked = np.sort(values)[::-1]
@@ -249,23 +249,25 @@ def predict(task: Task, question: Question, result: Result, encoder: Encoder) ->
     )
 
 
-def _norm(metric: str, doc: Doc, lengths: Sequence[int]) -> npt.NDArray[np.float64]:
-    """What each choice's sum is divided by under ``metric``.
+def _normalised(
+    metric: str, doc: Doc, sums: npt.NDArray[np.float64], lengths: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """What the choices are compared by under ``metric``: their sums, or these divided by their lengths.
 
     ``acc_norm`` and ``acc_bytes``: characters and UTF-8 bytes of the choice without the space in front
-    (lm-evaluation-harness 0.4.13, ``ConfigurableTask.process_results``); ``acc_tokens``: tokens; others: 1.
+    (lm-evaluation-harness 0.4.13, ``ConfigurableTask.process_results``); ``acc_tokens``: tokens; others: the sums. A
+    choice of no length is never the best, as in the harness.
     """
     texts = [choice.removeprefix(" ") for choice in doc.choices]
     if metric == "acc_norm":
-        found = [len(text) for text in texts]
+        divisors = [len(text) for text in texts]
     elif metric == "acc_bytes":
-        found = [len(text.encode()) for text in texts]
+        divisors = [len(text.encode()) for text in texts]
     elif metric == "acc_tokens":
-        found = list(lengths)
+        divisors = list(lengths)
     else:
-        found = [1] * len(texts)
-    # An empty choice divides by nothing; the harness's NumPy gives it -inf, so it is never chosen.
-    return np.array([n or np.finfo(np.float64).tiny for n in found], dtype=np.float64)
+        return sums
+    return np.array([total / n if n else -np.inf for total, n in zip(sums, divisors, strict=True)])
 
 
 def _choice_score(metric: str, doc: Doc, values: npt.NDArray[np.float64]) -> float:

@@ -92,6 +92,12 @@ def score_requests(rng: random.Random, n: int) -> list[ScoreRequest]:
     ]
 
 
+def tails(rng: random.Random, requests: list[ScoreRequest]) -> list[ScoreRequest]:
+    """Of some requests only the last tokens of each continuation are wanted."""
+    wanted = [tuple(rng.randrange(1, len(c) + 1) for c in r.continuations) for r in requests]
+    return [replace(r, scored=rng.choice([(), n])) for r, n in zip(requests, wanted, strict=True)]
+
+
 def generate_requests(rng: random.Random, n: int, window: int) -> list[GenerateRequest]:
     """Some name the true text among their candidates, some a prefix of it, some only wrong ones, some none."""
     requests = []
@@ -111,16 +117,16 @@ def test_scores_are_those_of_single_sequences(seed: int) -> None:
     """Log-probabilities of every token of every continuation, and whether it is the argmax."""
     rng = random.Random(seed)
     window = rng.choice([0, 0, 12])
-    requests = score_requests(rng, rng.randrange(1, 20))
+    requests = tails(rng, score_requests(rng, rng.randrange(1, 20)))
     engine, context = engine_for(requests, rng, window=window)
     for request, result in zip(requests, answers(engine, requests), strict=True):
         assert isinstance(result, Scored)
-        for continuation, logprobs, is_greedy in zip(
-            request.continuations, result.logprobs, result.greedy, strict=True
+        for continuation, n, logprobs, is_greedy in zip(
+            request.continuations, request.n_scored, result.logprobs, result.greedy, strict=True
         ):
-            tokens = request.prompt.tolist()
+            tokens = [*request.prompt.tolist(), *continuation[:-n].tolist()]
             best = True
-            for token, logprob in zip(continuation.tolist(), logprobs, strict=True):
+            for token, logprob in zip(continuation[-n:].tolist(), logprobs, strict=True):
                 row = reference(tokens, N_VOCAB, window)
                 assert logprob == pytest.approx(log_softmax(row)[token], abs=1e-5)
                 best &= int(row.argmax()) == token
