@@ -1,0 +1,151 @@
+"""``make submission``: what the 2024 challenge asks for, in one folder and a tar beside it.
+
+    python docs/submission/gather.py [--run RUN] [--model M.gguf] [--out build/submission]
+
+Script, container recipe, the open-source components with their licences, the manifest of the conversion, and the
+result of a run in the challenge's form (the last one under runs/). The manifest must be the one of the GGUF that the
+run used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import re
+import shutil
+import sys
+import tarfile
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from convert.manifest import manifest_path
+from eval.rules import IN_ITS_FORM
+from eval.run import RUN, Run
+from orin_runner.errors import UserError
+from orin_runner.gguf_file import GGUFFile
+from orin_runner.show import model_line, print_report
+from orin_runner.state import default_model
+
+HERE = Path(__file__).parent
+PARTS = ("run_challenge.py", "Dockerfile", "requirements.txt", "README.md", "projection.md")
+EXTRAS = ("convert",)
+LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)
+MAKE_ONE = "orin-run eval challenge --data FILE.jsonl makes one"
+
+
+def last_run(folder: Path) -> Path:
+    """The newest finished run in the challenge's form below ``folder``.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(folder.glob(f"*/{RUN}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found:
+        if any(name in Run.open(path.parent).report.get("tasks", {}) for name in IN_ITS_FORM):
+            return path.parent
+    raise UserError(f"no finished challenge run in {folder}", MAKE_ONE)
+
+
+def components(name: str = "orin-run", seen: dict[str, Distribution] | None = None) -> dict[str, Distribution]:
+    """What ``name`` needs to convert and to run, as installed here, by normalized name."""
+    seen = {} if seen is None else seen
+    for requirement in distribution(name).requires or ():
+        wanted, _, marker = requirement.partition(";")
+        extra = re.search(r"extra\s*==\s*['\"](.+?)['\"]", marker)
+        if extra and not (name == "orin-run" and extra[1] in EXTRAS):
+            continue
+        key = re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", wanted.strip())[0]).lower()  # type: ignore[index]
+        if key in seen:
+            continue
+        try:
+            seen[key] = distribution(key)
+        except PackageNotFoundError:
+            continue  # for another platform or Python version
+        components(key, seen)
+    return seen
+
+
+def licence_of(found: Distribution) -> str:
+    """A licence's name from a package's metadata, whichever of the three ways it states it."""
+    data = found.metadata
+    stated = data.get("License-Expression") or (data.get("License") or "").strip().split("\n")[0]
+    classifiers = [c.rsplit(" :: ", 1)[-1] for c in data.get_all("Classifier") or () if c.startswith("License ::")]
+    return stated or ", ".join(classifiers) or "see its licence file"
+
+
+def write_components(out: Path) -> None:
+    """COMPONENTS.md, and each package's own licence files beside it."""
+    found = components()
+    lines = ["# Open-source components", "", "| component | version | licence |", "| --- | --- | --- |"]
+    lines.append(f"| orin-run | {distribution('orin-run').version} | MIT |")
+    lines.append(f"| llama.cpp and ggml | as vendored in llama-cpp-python {found['llama-cpp-python'].version} | MIT |")
+    for name, package in sorted(found.items()):
+        lines.append(f"| {name} | {package.version} | {licence_of(package)} |")
+        for file in package.files or ():
+            if LICENCE_FILE.match(file.name) and (source := Path(str(file.locate()))).is_file():
+                target = out / "licences" / name / file.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+    lines += [
+        "",
+        "Versions are those installed where this was gathered; requirements.txt has the container's. The model",
+    ]
+    lines += ["(Phi-3-medium-4k-instruct, Microsoft, MIT), CUDA and JetPack are not part of the submission.", ""]
+    (out / "COMPONENTS.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def gather(run: Path, model: Path, out: Path) -> Path:
+    """Fill ``out`` anew; returns the tar beside it.
+
+    Raises:
+        UserError: the run did not end, or is one of another GGUF; the manifest is missing.
+    """
+    opened, file = Run.open(run), GGUFFile.open(model)
+    if not opened.report:
+        raise UserError(f"{run} did not end", "orin-run eval --resume goes on with it")
+    if opened.header.get("model", {}).get("sha256") != file.digest():
+        raise UserError(f"{run} is not a run of {model}", "name its GGUF with --model")
+    manifest = manifest_path(model)
+    if not manifest.is_file():
+        raise UserError(f"{manifest} is missing", "it lies beside the GGUF where that was converted")
+    if out.exists() and any(out.iterdir()) and not (out / "COMPONENTS.md").exists():
+        raise UserError(f"{out} holds something else", "name another folder with --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for name in PARTS:
+        shutil.copyfile(HERE / name, out / name)
+    shutil.copyfile(manifest, out / manifest.name)
+    write_components(out)
+    screen = io.StringIO()
+    with contextlib.redirect_stdout(screen):
+        print_report(opened.report["tasks"], run)
+    header = opened.header
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    devices = ", ".join(device["description"] for device in header["device"])
+    head = [header["command"], f"{header['time']}, {header['machine']}, {devices}; {versions}", model_line(file)]
+    head += [f"warning: {line}" for line in opened.report.get("warnings", [])]
+    (out / "RESULT.txt").write_text("\n".join([*head, screen.getvalue()]), encoding="utf-8")
+    tar = out.with_name(out.name + ".tar.gz")
+    with tarfile.open(tar, "w:gz") as archive:
+        archive.add(out, arcname=out.name)
+    return tar
+
+
+def main() -> None:
+    """Gather, and print where the tar lies."""
+    parser = argparse.ArgumentParser(description="Gather what the 2024 challenge asks for.")
+    parser.add_argument("--run", type=Path, help="a run folder (default: the last challenge run in runs/)")
+    parser.add_argument("--model", type=Path, help="its GGUF (default: orin-run's own default)")
+    parser.add_argument("--out", type=Path, default=Path("build/submission"))
+    args = parser.parse_args()
+    try:
+        run = args.run or last_run(Path("runs"))
+        print(gather(run, args.model or default_model()[0], args.out))
+    except UserError as error:
+        print(f"error: {error.message}. {error.hint or ''}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
