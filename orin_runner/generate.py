@@ -7,7 +7,8 @@ others join, their prompts' prefill sharing batches with the decode steps of the
 
 Where the best two logits lie closer than the run's measured noise, the argmax could depend on the shape of the batch.
 Such a position is recomputed alone in one canonical shape (``Decoder.alone``), so that neither the plan nor the
-candidates can decide the text.
+candidates can decide the text. Decoding does not wait for that: it goes on with the argmax, which nearly always stands,
+and what followed another token is dropped afterwards.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ FIRST_GUESS = 16
 
 @dataclass(slots=True)
 class Draft:
-    """A text in the making: the request it answers and what is known of it so far."""
+    """A text in the making: the request it answers and what is known of it so far.
+
+    Attributes:
+        steps: (token, lead, log-probability) of every accepted token, a stop token included.
+        open: positions in ``steps``, ascending, whose lead was within the noise and which are not settled yet.
+    """
 
     index: int
     request: GenerateRequest
@@ -44,23 +50,36 @@ class Draft:
     stopped: bool = False
     decode_steps: int = 0
     drafted: int = 0
+    steps: list[tuple[int, float, float]] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
         return self.stopped or len(self.tokens) >= self.limit
 
-    def prefix(self) -> npt.NDArray[np.int32]:
-        """Prompt and text so far."""
-        return np.concatenate([self.request.prompt, np.array(self.tokens, dtype=np.int32)])
+    def prefix(self, depth: int | None = None) -> npt.NDArray[np.int32]:
+        """Prompt and text so far, or its first ``depth`` tokens."""
+        return np.concatenate([self.request.prompt, np.array(self.tokens[:depth], dtype=np.int32)])
 
     def accept(self, token: int, lead: float, logprob: float) -> None:
         """Take the next greedy token; a stop token ends the text."""
         self.margin = min(self.margin, lead)
         self.logprob += logprob
+        self.steps.append((token, lead, logprob))
         if token in self.request.stop:
             self.stopped = True
         else:
             self.tokens.append(token)
+
+    def settle(self, depth: int, token: int, lead: float, logprob: float) -> None:
+        """Take the token at ``depth`` that was decided alone; what followed another one there is dropped."""
+        stands = depth < len(self.steps) and self.steps[depth][0] == token
+        later = self.steps[depth + 1 :] if stands else []
+        self.open = [at for at in self.open if at != depth] if stands else []
+        steps = [*self.steps[:depth], (token, lead, logprob), *later]
+        self.tokens, self.margin, self.logprob, self.stopped, self.steps = [], np.inf, 0.0, False, []
+        for step in steps:
+            self.accept(*step)
 
     def result(self) -> Generated:
         return Generated(
@@ -125,7 +144,7 @@ class Greedy:
             depth = len(draft.tokens)
             row = int(alive[0][1][depth])
             if facts.lead[row] < self._noise:
-                self.settle(draft)
+                self.settle(draft, depth)
             else:
                 draft.accept(int(facts.best[row]), float(facts.lead[row]), float(facts.top[row]))
             if len(draft.tokens) > depth:
@@ -133,16 +152,16 @@ class Greedy:
                 alive = [(c, r) for c, r in alive if len(c) > depth and c[depth] == token]
                 draft.drafted += bool(alive)
 
-    def settle(self, draft: Draft) -> None:
-        """Decide the next token of ``draft`` in the canonical shape. The cache must be empty."""
+    def settle(self, draft: Draft, depth: int) -> None:
+        """Decide the token of ``draft`` at ``depth`` in the canonical shape. The cache must be empty."""
         before = time.perf_counter()
-        prefix = draft.prefix()
+        prefix = draft.prefix(depth)
         facts = RowFacts(1)
         facts.fill(0, self._decoder.alone(prefix, self._n_chunk)[None, :])
         self.settle_s += time.perf_counter() - before
         self.settled += 1
         self.settled_tokens += len(prefix)
-        draft.accept(int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
+        draft.settle(depth, int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
 
     def finish(self, drafts: Sequence[Draft]) -> Iterator[Draft]:
         """Decode until every draft is finished; yields each when it is. The cache must be empty."""
@@ -151,14 +170,20 @@ class Greedy:
             unsure: list[Draft] = []
             waiting = yield from self._round(waiting, unsure)
             for draft in unsure:
-                self.settle(draft)
+                while draft.open:
+                    self.settle(draft, draft.open[0])
                 if draft.finished:
                     yield draft
                 else:
                     waiting.append(draft)
 
     def _round(self, drafts: Sequence[Draft], unsure: list[Draft]) -> Generator[Draft, None, list[Draft]]:
-        """Decode ``drafts``; returns those that had to leave for lack of cells, and fills ``unsure``."""
+        """Decode ``drafts``; returns those that had to leave for lack of cells.
+
+        Args:
+            drafts: none of them finished.
+            unsure: receives those that came to an end with positions to settle.
+        """
         decoder, budget = self._decoder, self._budget
         decoder.backend.clear()
         tree = TokenTree([draft.prefix() for draft in drafts])
@@ -202,35 +227,34 @@ class Greedy:
             facts = RowFacts(batch.n_outputs)
             facts.fill(0, decoder.rows(batch.n_outputs))
             went_on: list[_Running] = []
+            ended: list[Draft] = []
             for k, item in enumerate(running):
-                if self._step(item.draft, facts, k, unsure):
+                if self._step(item.draft, facts, k):
                     went_on.append(item)
                 else:
                     cells.release(item.seq)
                     decoder.backend.cut(item.seq, 0)
+                    lengths.append(len(item.draft.tokens))
+                    ended.append(item.draft)
             first = len(running)
             for k, (path, seq) in enumerate(filled.retained if filled else ()):
                 draft = by_path[path]
-                if self._step(draft, facts, first + k, unsure):
+                if self._step(draft, facts, first + k):
                     went_on.append(_Running(draft, seq, len(tree.paths[path])))
                 else:
                     cells.release(seq)
                     decoder.backend.cut(seq, 0)
-                    if draft.finished:
-                        yield draft
-            for item in running:
-                if item.draft.finished:
-                    lengths.append(len(item.draft.tokens))
-                    yield item.draft
+                    ended.append(draft)
+            unsure += [draft for draft in ended if draft.open]
+            yield from (draft for draft in ended if not draft.open)
             running = went_on
         left_out.extend(by_path[path] for path in range(planner.path, len(tree.paths)))
         decoder.backend.clear()
         return left_out
 
-    def _step(self, draft: Draft, facts: RowFacts, row: int, unsure: list[Draft]) -> bool:
+    def _step(self, draft: Draft, facts: RowFacts, row: int) -> bool:
         """Accept the row's argmax. Whether the draft needs another decode step."""
         if facts.lead[row] < self._noise:
-            unsure.append(draft)
-            return False
+            draft.open.append(len(draft.steps))
         draft.accept(int(facts.best[row]), float(facts.lead[row]), float(facts.top[row]))
         return not draft.finished
