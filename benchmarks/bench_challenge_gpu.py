@@ -1,11 +1,11 @@
 """The challenge's prompts with forced new tokens: this engine beside transformers at batch 1, on one GPU.
 
-    python benchmarks/bench_challenge_gpu.py --gguf M.gguf --checkpoint FOLDER --data test_dataset.jsonl
+    python benchmarks/bench_challenge_gpu.py --gguf M.gguf --data test_dataset.jsonl [--checkpoint FOLDER]
 
-GGUF and checkpoint are the same weights, which may be random. Random weights follow no choice, so the two halves of a
-greedy text are measured apart as well: prefill with verification of every choice (one new token), and batched decode
-(the difference between all the new tokens and one, without drafts). Stop tokens are ignored: every text has exactly
---new-tokens tokens on every side. Prints one table.
+Without a checkpoint transformers gets random weights of the same shape. Random weights follow no choice, so the two
+halves of a greedy text are measured apart as well: prefill with verification of every choice (one new token), and
+batched decode (the difference between all the new tokens and one, without drafts). Stop tokens are ignored: every text
+has exactly --new-tokens tokens on every side. Prints one table.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import argparse
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from random_gguf import hf_model
 from sides import Side, Texts, interleaved, supervisor_of, this_engine, transformers_generate
+from transformers import AutoModelForCausalLM
 
 from eval.ask import encode_docs
 from eval.tasks.base import LoadOptions
@@ -45,10 +48,18 @@ def forced(gguf: Path, data: Path, limit: int | None, new_tokens: int) -> list[G
     return requests
 
 
+def _theirs(args: argparse.Namespace) -> Any:
+    if args.checkpoint is None:
+        return hf_model(args.device, small=args.small)
+    options = {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+    return AutoModelForCausalLM.from_pretrained(args.checkpoint, **options).to(args.device).eval()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--gguf", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, help="the same weights (default: random ones of that shape)")
+    parser.add_argument("--small", action="store_true", help="random weights of a hundredth of the width")
     parser.add_argument("--data", type=Path, required=True, help="JSON lines of the challenge")
     parser.add_argument("--device", default="cuda", help="of transformers; this engine takes the GPU it was built for")
     parser.add_argument("--new-tokens", type=int, default=8)
@@ -77,7 +88,7 @@ def main() -> None:
         sides = {name: with_stats(name, this_engine(supervisor, requests)) for name, requests in parts.items()}
         for run in sides.values():
             run()
-        sides[THEIRS] = transformers_generate(args.checkpoint, whole, args.device, torch.bfloat16)
+        sides[THEIRS] = transformers_generate(_theirs(args), whole, args.device)
         seconds, texts = interleaved(sides, args.rounds)
         loaded = supervisor.loaded
     n = len(whole)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, pipeline
+from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from eval.docs import Doc
@@ -78,9 +78,8 @@ def plain_loop(context: Context, requests: Sequence[GenerateRequest]) -> Side:
     return lambda: [tokens_of(request) for request in requests]
 
 
-def transformers_generate(checkpoint: Path, requests: Sequence[GenerateRequest], device: str, dtype: Any) -> Side:
-    """``model.generate`` at batch 1 with SDPA attention; stop tokens are ignored, so that the length is forced."""
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation="sdpa").to(device).eval()
+def transformers_generate(model: Any, requests: Sequence[GenerateRequest], device: str) -> Side:
+    """``model.generate`` at batch 1; stop tokens are ignored, so that the length is forced."""
     model.generation_config.eos_token_id = None
 
     @torch.inference_mode()

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from eval.ask import Encoder, Question, encode_docs, predict, tokens_digest, unanswered
+from eval.ask import Encoder, Question, encode_docs, predict, unanswered
 from eval.docs import Prediction
 from eval.report import task_report
 from eval.run import RunWriter
-from eval.tasks.base import LoadOptions, Task
+from eval.tasks.base import LoadOptions, Task, in_chat
+from eval.tasks.multiple_choice import MultipleChoice
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.requests import Generated, Request, Result, context_tokens, longest_path
@@ -50,7 +51,11 @@ def prepare(task: Task, options: LoadOptions, encoder: Encoder, n_positions: int
         UserError: data or tokenizer are not usable, or a prompt is longer than the model's context.
     """
     started = time.perf_counter()
+    if options.scoring is not None and not isinstance(task, MultipleChoice):
+        raise UserError(f"{task.name} is scored in one way only", "leave --scoring out")
     docs = task.load(options)
+    if options.chat:
+        docs = [in_chat(doc) for doc in docs]
     if not docs:
         raise UserError(f"{task.name} has no questions here", "check the files that --data names")
     loaded = time.perf_counter()
@@ -100,7 +105,7 @@ def evaluate(
     for i, question in enumerate(questions):
         known = writer.known.get((task.name, question.doc.id))
         if known is not None:
-            if (known.target, known.tokens_sha256) != (question.doc.target, tokens_digest(question.request.prompt)):
+            if (known.target, known.tokens_sha256) != (question.doc.target, question.digest):
                 raise UserError(f"{task.name} {question.doc.id} is another question than in the run to resume")
             predictions[i] = known
             continue
@@ -147,6 +152,8 @@ def evaluate(
     all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
     all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)
     section = task_report(ordered, tokens, all_clocks, near, stats.noise, resumed)
+    section["near_tie"] = stats.near_tie
+    section["device"] = device_section(stats)
     if texts:
         section["greedy"] = {
             "texts": len(texts),
@@ -155,3 +162,16 @@ def evaluate(
             "drafted_share": sum(text.drafted for text in texts) / max(1, sum(len(text.tokens) for text in texts)),
         }
     return {**section, "unanswered": missing} if missing else section
+
+
+def device_section(stats: RunStats) -> dict[str, float]:
+    """What the decode calls of the tree pass took, and how long the device had nothing to do in between."""
+    prefill = stats.prefill
+    return {
+        "seconds": round(stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0), 4),
+        "calls": prefill.calls,
+        "rows": prefill.rows,
+        "submit_s": round(prefill.submit_s, 4),
+        "wait_s": round(prefill.wait_s, 4),
+        "idle_s": round(prefill.idle_s, 4),
+    }

@@ -14,7 +14,7 @@ and what followed another token is dropped afterwards.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ from orin_runner.cells import KVCells
 from orin_runner.decoder import Decoder
 from orin_runner.planner import Budget, Planner
 from orin_runner.requests import Generated, GenerateRequest, Tokens
-from orin_runner.scoring import RowFacts
+from orin_runner.scoring import RowFacts, RowScorer
 from orin_runner.tree import TokenTree
 
 FIRST_GUESS = 16
@@ -37,6 +37,11 @@ class Draft:
     """A text in the making: the request it answers and what is known of it so far.
 
     Attributes:
+        index: of the request in its list.
+        request: what is asked.
+        limit: most tokens.
+        piece: the bytes of a token.
+        tail: the end of the text, long enough that the next token may complete a stop text.
         steps: (token, lead, log-probability) of every accepted token, a stop token included.
         open: positions in ``steps``, ascending, whose lead was within the noise and which are not settled yet.
     """
@@ -44,6 +49,8 @@ class Draft:
     index: int
     request: GenerateRequest
     limit: int
+    piece: Callable[[int], bytes]
+    tail: bytes = b""
     tokens: list[int] = field(default_factory=list)
     margin: float = np.inf
     logprob: float = 0.0
@@ -62,14 +69,20 @@ class Draft:
         return np.concatenate([self.request.prompt, np.array(self.tokens[:depth], dtype=np.int32)])
 
     def accept(self, token: int, lead: float, logprob: float) -> None:
-        """Take the next greedy token; a stop token ends the text."""
+        """Take the next greedy token; a stop token ends the text before it, a stop text with it."""
         self.margin = min(self.margin, lead)
         self.logprob += logprob
         self.steps.append((token, lead, logprob))
         if token in self.request.stop:
             self.stopped = True
-        else:
-            self.tokens.append(token)
+            return
+        self.tokens.append(token)
+        if self.request.until:
+            # Some tokenizers drop the space their text begins with, so it completes no stop text.
+            text = self.tail + self.piece(token) if self.tail else self.piece(token).lstrip(b" ")
+            stops = [stop.encode() for stop in self.request.until]
+            self.stopped = any(stop in text for stop in stops)
+            self.tail = text[-max(map(len, stops)) :]
 
     def settle(self, depth: int, token: int, lead: float, logprob: float) -> None:
         """Take the token at ``depth`` that was decided alone; what followed another one there is dropped."""
@@ -78,6 +91,7 @@ class Draft:
         self.open = [at for at in self.open if at != depth] if stands else []
         steps = [*self.steps[:depth], (token, lead, logprob), *later]
         self.tokens, self.margin, self.logprob, self.stopped, self.steps = [], np.inf, 0.0, False, []
+        self.tail = b""
         for step in steps:
             self.accept(*step)
 
@@ -109,17 +123,19 @@ class Greedy:
         budget: limits of one decode call.
         n_chunk: chunk length of the canonical shape.
         noise: a lead below this is recomputed in the canonical shape.
+        scorer: threads for the row work.
 
     Attributes:
         settled: positions that were recomputed alone.
         settled_tokens: tokens computed for them.
     """
 
-    def __init__(self, decoder: Decoder, budget: Budget, n_chunk: int, noise: float) -> None:
+    def __init__(self, decoder: Decoder, budget: Budget, n_chunk: int, noise: float, scorer: RowScorer) -> None:
         self._decoder = decoder
         self._budget = budget
         self._n_chunk = n_chunk
         self._noise = noise
+        self._scorer = scorer
         self.settled = 0
         self.settled_tokens = 0
         self.settle_s = 0.0
@@ -224,8 +240,7 @@ class Greedy:
             batch = builder.build()
             decoder.prepare(batch)
             decoder.submit(batch)
-            facts = RowFacts(batch.n_outputs)
-            facts.fill(0, decoder.rows(batch.n_outputs))
+            facts = self._scorer.facts(decoder.rows(batch.n_outputs))
             went_on: list[_Running] = []
             ended: list[Draft] = []
             for k, item in enumerate(running):

@@ -50,12 +50,13 @@ class Probes:
         position: list[Int64] = []
         token: list[Int64] = []
         counts = np.zeros(len(requests), dtype=np.int64)
-        # A few prompts are looked at even where there is nothing to verify, so that the noise can be measured.
-        looked_at = set(np.linspace(0, len(requests) - 1, min(CHECK_REQUESTS, len(requests))).astype(int).tolist())
+        # A few prompts are looked at even where there is nothing to verify, so that the noise can be measured. They are
+        # computed again for decoding, so no more than have to be.
+        looked_at = set(_middles(len(requests), CHECK_AT_LEAST).tolist())
         for i, request in enumerate(requests):
             prompt = request.prompt
             if isinstance(request, ScoreRequest):
-                asked = [(c[:-1], c) for c in request.continuations]
+                asked = [(c[:-1], c[-n:]) for c, n in zip(request.continuations, request.n_scored, strict=True)]
             else:
                 fitting = [c for c in request.candidates if draft and len(prompt) + len(c) <= n_positions]
                 self._candidates[i] = fitting
@@ -74,9 +75,9 @@ class Probes:
                     self.paths.append(np.concatenate([prompt, suffix]) if len(suffix) else prompt)
                     if isinstance(request, ScoreRequest):
                         self.sent += len(self.paths[-1])
-                n = len(wanted)
+                n, end = len(wanted), len(self.paths[known[key]])
                 path.append(np.full(n, known[key], dtype=np.int64))
-                position.append(np.arange(len(prompt) - 1, len(prompt) - 1 + n, dtype=np.int64))
+                position.append(np.arange(end - n, end, dtype=np.int64))
                 token.append(wanted.astype(np.int64))
                 counts[i] += n
         empty = [np.empty(0, dtype=np.int64)]
@@ -96,11 +97,11 @@ class Probes:
         assert isinstance(request, ScoreRequest)
         logprobs, greedy = [], []
         at = int(self._starts[i])
-        for continuation in request.continuations:
-            probes = slice(at, at + len(continuation))
+        for continuation, n in zip(request.continuations, request.n_scored, strict=True):
+            probes = slice(at, at + n)
             logprobs.append(stream.logprobs_of(probes))
-            greedy.append(bool(np.array_equal(stream.facts.best[stream.row_of[probes]], continuation)))
-            at += len(continuation)
+            greedy.append(bool(np.array_equal(stream.facts.best[stream.row_of[probes]], continuation[-n:])))
+            at += n
         return Scored(tuple(logprobs), tuple(greedy))
 
     def candidate_rows(self, i: int, stream: StreamPass) -> list[Int64]:
@@ -121,9 +122,7 @@ class Probes:
         if not len(self.request):
             return []
         last = np.flatnonzero(np.diff(self.request, append=-1))
-        # From the middle of each part: the first request of a run is computed much as it is alone.
-        n = min(CHECK_REQUESTS, len(last))
-        spread = last[((np.arange(n) + 0.5) * len(last) / n).astype(np.int64)]
+        spread = last[_middles(len(last), CHECK_REQUESTS)]
         picked: list[int] = []
         cost = 0
         # Every other one first: the allowance may end the list early.
@@ -133,3 +132,12 @@ class Probes:
                 break
             picked.append(k)
         return picked
+
+
+def _middles(n: int, parts: int) -> Int64:
+    """Indices in the middle of each of at most ``parts`` equal parts of ``n``.
+
+    Not at the edges: the first request of a run is computed much as it is alone.
+    """
+    parts = min(parts, n)
+    return ((np.arange(parts) + 0.5) * n / max(parts, 1)).astype(np.int64)

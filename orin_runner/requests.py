@@ -21,10 +21,18 @@ class ScoreRequest:
     Attributes:
         prompt: int32 ``[n]``, n >= 1.
         continuations: one int32 array per choice, each of at least one token.
+        scored: per continuation, how many of its last tokens are wanted; empty where all are. With fewer than all, the
+            prompt may be empty: contexts that differ from their first token on are continuations, too.
     """
 
     prompt: Tokens
     continuations: tuple[Tokens, ...]
+    scored: tuple[int, ...] = ()
+
+    @property
+    def n_scored(self) -> tuple[int, ...]:
+        """Tokens that are wanted of each continuation."""
+        return self.scored or tuple(len(continuation) for continuation in self.continuations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,15 @@ class GenerateRequest:
         max_new_tokens: upper bound on generated tokens, stop token excluded.
         candidates: token arrays the text is likely to equal (the answer choices), without stop token. They are
             verified in the same pass as the prompt and never change the result.
+        until: texts that end the text; one may be the name of a special token. The token that completes one is the
+            last of the output; whoever decodes it cuts the text before the first.
     """
 
     prompt: Tokens
     stop: frozenset[int]
     max_new_tokens: int
     candidates: tuple[Tokens, ...] = ()
+    until: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +61,8 @@ class Scored:
     """Result of a ScoreRequest.
 
     Attributes:
-        logprobs: per continuation, the natural-log probability of each of its tokens, float64 ``[len]``.
-        greedy: per continuation, whether every token is the argmax of its row.
+        logprobs: per continuation, the natural-log probability of each token that is wanted, float64 ``[n_scored]``.
+        greedy: per continuation, whether each of these is the argmax of its row.
     """
 
     logprobs: tuple[npt.NDArray[np.float64], ...]
@@ -64,9 +75,9 @@ class Generated:
 
     Attributes:
         tokens: the greedy continuation, int32, stop token excluded.
-        stopped: whether a stop token ended it (otherwise max_new_tokens or the context did).
+        stopped: whether a stop token or a stop text ended it (otherwise max_new_tokens or the context did).
         margin: smallest difference, over the generated positions, between the best and the second-best logit.
-        logprob: sum of the log-probabilities of the tokens and, if stopped, of the stop token.
+        logprob: sum of the log-probabilities of the tokens and of the stop token, if one ended it.
         decode_steps: decode calls beyond the prefill that this request took part in.
         drafted: how many of the output's tokens came from verified candidates or drafts.
     """

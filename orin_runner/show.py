@@ -131,8 +131,8 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
             print(f"{name}: {section['tokens']['restored']:,} tokens came from the prompt cache of an earlier run")
         if section["noise"]:
             print(
-                f"{name}: {section['near_ties']} near-ties (margin below three times the noise: tree and single "
-                f"sequence differ by at most {section['noise']:.2g} in any log-probability)"
+                f"{name}: {section['near_ties']} near-ties (margin below {section.get('near_tie', 0.0):.2g}; tree and "
+                f"single sequence differ by at most {section['noise']:.2g} in any log-probability)"
             )
     print(f"run written to {out}")
 
