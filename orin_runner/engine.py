@@ -19,13 +19,9 @@ from orin_runner.planner import Budget
 from orin_runner.probes import Probes
 from orin_runner.prompt_cache import PromptCache
 from orin_runner.requests import GenerateRequest, Request, Result, ScoreRequest, longest_path
-from orin_runner.scoring import RowScorer
+from orin_runner.scoring import RowScorer, largest_difference, near_tie
 from orin_runner.stream import StreamPass
 from orin_runner.tree import TokenTree
-
-LEAST_NOISE = 0.005
-"""Noise below this is taken as this. A few short prompts are computed much as they are alone, and show less than the
-full batches of the run will have; full ones of 16-bit models moved log-probabilities by 0.005 (CPU) to 0.1 (CUDA)."""
 
 
 @dataclass(slots=True)
@@ -61,8 +57,8 @@ class RunStats:
 
     @property
     def near_tie(self) -> float:
-        """A lead below this may be rounding: both tokens may move by the noise, and a sample may not show all of it."""
-        return 3 * max(self.noise, LEAST_NOISE)
+        """A lead below this may be rounding."""
+        return near_tie(self.noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +165,7 @@ class Engine:
         for k in checks:
             prefix = plan.paths[plan.path[k]][: plan.position[k] + 1]
             alone = self._decoder.alone(prefix, self._n_chunk)
-            difference = np.abs(_log_softmax(alone) - _log_softmax(kept[int(stream.row_of[k])]))
-            self.stats.noise = max(self.stats.noise, float(difference.max()))
+            self.stats.noise = max(self.stats.noise, largest_difference(alone, kept[int(stream.row_of[k])]))
             self.stats.checked += len(prefix)
             self.stats.check_requests += 1
         self.stats.clocks["check"] = time.perf_counter() - before
@@ -192,7 +187,7 @@ class Engine:
         if not drafts:
             return
         before_tokens = self._decoder.stats.tokens
-        greedy = Greedy(self._decoder, self._budget, self._n_chunk, self.stats.near_tie, scorer)
+        greedy = Greedy(self._decoder, self._budget, self._n_chunk, self.stats.noise, scorer)
         unfinished = []
         for draft in drafts:
             rows = plan.candidate_rows(draft.index, stream)
@@ -203,13 +198,8 @@ class Engine:
                 unfinished.append(draft)
         for draft in greedy.finish(unfinished):
             yield draft.index, draft.result()
+        self.stats.noise = greedy.noise
         self.stats.settled, self.stats.settle_s = greedy.settled, greedy.settle_s
         self.stats.checked += greedy.settled_tokens
         self.stats.computed += self._decoder.stats.tokens - before_tokens - greedy.settled_tokens
         self.stats.clocks["decode"] = time.perf_counter() - before
-
-
-def _log_softmax(row: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    wide = row.astype(np.float64)
-    wide -= wide.max()
-    return np.asarray(wide - np.log(np.exp(wide).sum()))

@@ -7,7 +7,8 @@ others join, their prompts' prefill sharing batches with the decode steps of the
 
 Where the best two logits lie closer than the run's measured noise, the argmax could depend on the shape of the batch.
 Such a position is recomputed alone in one canonical shape (``Decoder.alone``), so that neither the plan nor the
-candidates can decide the text.
+candidates can decide the text. Decoding does not wait for that: it goes on with the argmax, which nearly always stands,
+and what followed another token is dropped afterwards.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from orin_runner.cells import KVCells
 from orin_runner.decoder import Decoder
 from orin_runner.planner import Budget, Planner
 from orin_runner.requests import Generated, GenerateRequest, Tokens
-from orin_runner.scoring import RowFacts, RowScorer
+from orin_runner.scoring import RowFacts, RowScorer, largest_difference, near_tie
 from orin_runner.tree import TokenTree
 
 FIRST_GUESS = 16
 """Tokens a text is expected to have before any has been finished; only the pace of admission depends on it."""
+
+SAMPLES = 8
+"""Rows of the first decode calls that are computed again, alone, to measure the noise of decoding."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,8 @@ class Draft:
         limit: most tokens.
         piece: the bytes of a token.
         tail: the end of the text, long enough that the next token may complete a stop text.
+        steps: (token, lead, log-probability) of every accepted token, a stop token included.
+        open: positions in ``steps``, ascending, whose lead was within the noise and which are not settled yet.
     """
 
     index: int
@@ -54,19 +60,22 @@ class Draft:
     stopped: bool = False
     decode_steps: int = 0
     drafted: int = 0
+    steps: list[tuple[int, float, float]] = field(default_factory=list)
+    open: list[int] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
         return self.stopped or len(self.tokens) >= self.limit
 
-    def prefix(self) -> npt.NDArray[np.int32]:
-        """Prompt and text so far."""
-        return np.concatenate([self.request.prompt, np.array(self.tokens, dtype=np.int32)])
+    def prefix(self, depth: int | None = None) -> npt.NDArray[np.int32]:
+        """Prompt and text so far, or its first ``depth`` tokens."""
+        return np.concatenate([self.request.prompt, np.array(self.tokens[:depth], dtype=np.int32)])
 
     def accept(self, token: int, lead: float, logprob: float) -> None:
         """Take the next greedy token; a stop token ends the text before it, a stop text with it."""
         self.margin = min(self.margin, lead)
         self.logprob += logprob
+        self.steps.append((token, lead, logprob))
         if token in self.request.stop:
             self.stopped = True
             return
@@ -77,6 +86,17 @@ class Draft:
             stops = [stop.encode() for stop in self.request.until]
             self.stopped = any(stop in text for stop in stops)
             self.tail = text[-max(map(len, stops)) :]
+
+    def settle(self, depth: int, token: int, lead: float, logprob: float) -> None:
+        """Take the token at ``depth`` that was decided alone; what followed another one there is dropped."""
+        stands = depth < len(self.steps) and self.steps[depth][0] == token
+        later = self.steps[depth + 1 :] if stands else []
+        self.open = [at for at in self.open if at != depth] if stands else []
+        steps = [*self.steps[:depth], (token, lead, logprob), *later]
+        self.tokens, self.margin, self.logprob, self.stopped, self.steps = [], np.inf, 0.0, False, []
+        self.tail = b""
+        for step in steps:
+            self.accept(*step)
 
     def result(self) -> Generated:
         return Generated(
@@ -105,10 +125,11 @@ class Greedy:
         decoder: where to compute.
         budget: limits of one decode call.
         n_chunk: chunk length of the canonical shape.
-        noise: a lead below this is recomputed in the canonical shape.
+        noise: largest difference of any log-probability seen so far between the run's shapes and the canonical one.
         scorer: threads for the row work.
 
     Attributes:
+        noise: as given, or what decoding has shown if that is more. A lead below ``near_tie`` of it is settled.
         settled: positions that were recomputed alone.
         settled_tokens: tokens computed for them.
     """
@@ -117,11 +138,12 @@ class Greedy:
         self._decoder = decoder
         self._budget = budget
         self._n_chunk = n_chunk
-        self._noise = noise
+        self.noise = noise
         self._scorer = scorer
         self.settled = 0
         self.settled_tokens = 0
         self.settle_s = 0.0
+        self._samples: list[tuple[Draft, Tokens, npt.NDArray[np.float32]]] | None = None
 
     def verify(
         self,
@@ -142,8 +164,9 @@ class Greedy:
         while alive and not draft.finished:
             depth = len(draft.tokens)
             row = int(alive[0][1][depth])
-            if facts.lead[row] < self._noise:
-                self.settle([draft])
+            if facts.lead[row] < near_tie(self.noise):
+                draft.open = [depth]
+                self.settle([(draft, depth)])
             else:
                 draft.accept(int(facts.best[row]), float(facts.lead[row]), float(facts.top[row]))
             if len(draft.tokens) > depth:
@@ -151,34 +174,74 @@ class Greedy:
                 alive = [(c, r) for c, r in alive if len(c) > depth and c[depth] == token]
                 draft.drafted += bool(alive)
 
-    def settle(self, drafts: Sequence[Draft]) -> None:
-        """Decide the next token of each draft in the canonical shape. Empties the cache."""
+    def settle(self, positions: Sequence[tuple[Draft, int]]) -> None:
+        """Decide the tokens at (draft, depth) in the canonical shape. Empties the cache.
+
+        A position that an earlier one of the same draft has overturned is dropped.
+        """
         started, before = time.perf_counter(), self._decoder.stats.tokens
-        # Any order that brings common beginnings together will do.
-        ordered = sorted(((draft.prefix(), draft) for draft in drafts), key=lambda pair: pair[0].tobytes())
-        rows = self._decoder.each_alone([prefix for prefix, _ in ordered], self._n_chunk)
-        for (_, draft), row in zip(ordered, rows, strict=True):
-            facts = self._scorer.facts(row[None, :])
-            draft.accept(int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
-        self.settle_s += time.perf_counter() - started
-        self.settled += len(drafts)
+        for draft, depth, row in self._alone([(draft, depth, draft.prefix(depth)) for draft, depth in positions]):
+            if depth in draft.open:
+                facts = self._scorer.facts(row[None, :])
+                draft.settle(depth, int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
+        self.settled += len(positions)
         self.settled_tokens += self._decoder.stats.tokens - before
+        self.settle_s += time.perf_counter() - started
+
+    def _alone(self, wanted: list[tuple[Draft, int, Tokens]]) -> Iterator[tuple[Draft, int, npt.NDArray[np.float32]]]:
+        """The rows after prefixes, in the canonical shape; a draft's own in the order of their depth."""
+        # Any order that brings common beginnings together will do, and a prefix stands before what it begins.
+        ordered = sorted(wanted, key=lambda item: item[2].tobytes())
+        rows = self._decoder.each_alone([prefix for _, _, prefix in ordered], self._n_chunk)
+        yield from ((draft, depth, row) for (draft, depth, _), row in zip(ordered, rows, strict=True))
 
     def finish(self, drafts: Sequence[Draft]) -> Iterator[Draft]:
         """Decode until every draft is finished; yields each when it is. The cache must be empty."""
         waiting = list(drafts)
+        if waiting:
+            waiting = yield from self._first_round(waiting)
         while waiting:
             unsure: list[Draft] = []
             waiting = yield from self._round(waiting, unsure)
-            self.settle(unsure)
-            for draft in unsure:
-                if draft.finished:
-                    yield draft
-                else:
-                    waiting.append(draft)
+            yield from self._settled(unsure, waiting)
+
+    def _first_round(self, drafts: list[Draft]) -> Generator[Draft, None, list[Draft]]:
+        """Decode about a batch of ``drafts`` on probation: what the noise of decoding is shows only afterwards."""
+        n_tokens = np.cumsum([len(draft.prefix()) for draft in drafts])
+        some = drafts[: max(1, int(np.searchsorted(n_tokens, self._budget.n_batch, side="right")))]
+        self._samples = []
+        ended: list[Draft] = []
+        waiting = _drain(self._round(some, ended), ended)
+        samples, self._samples = self._samples, None
+        before = self._decoder.stats.tokens
+        for draft, k, row in self._alone([(draft, k, prefix) for k, (draft, prefix, _) in enumerate(samples)]):
+            del draft
+            self.noise = max(self.noise, largest_difference(row, samples[k][2]))
+        self.settled_tokens += self._decoder.stats.tokens - before
+        for draft in {id(draft): draft for draft in [*ended, *waiting]}.values():
+            draft.open = [at for at, (_, lead, _) in enumerate(draft.steps) if lead < near_tie(self.noise)]
+        yield from (draft for draft in ended if not draft.open)
+        unsure = [draft for draft in [*ended, *waiting] if draft.open]
+        waiting = [draft for draft in waiting if not draft.open] + drafts[len(some) :]
+        yield from self._settled(unsure, waiting)
+        return waiting
+
+    def _settled(self, unsure: Sequence[Draft], waiting: list[Draft]) -> Iterator[Draft]:
+        """Settle every open position; yields what is finished then, and adds the others to ``waiting``."""
+        self.settle([(draft, depth) for draft in unsure for depth in draft.open])
+        for draft in unsure:
+            if draft.finished:
+                yield draft
+            else:
+                waiting.append(draft)
 
     def _round(self, drafts: Sequence[Draft], unsure: list[Draft]) -> Generator[Draft, None, list[Draft]]:
-        """Decode ``drafts``; returns those that had to leave for lack of cells, and fills ``unsure``."""
+        """Decode ``drafts``; returns those that had to leave for lack of cells.
+
+        Args:
+            drafts: none of them finished.
+            unsure: receives those that came to an end with positions to settle.
+        """
         decoder, budget = self._decoder, self._budget
         decoder.backend.clear()
         tree = TokenTree([draft.prefix() for draft in drafts])
@@ -219,37 +282,58 @@ class Greedy:
             batch = builder.build()
             decoder.prepare(batch)
             decoder.submit(batch)
-            facts = self._scorer.facts(decoder.rows(batch.n_outputs))
+            rows = decoder.rows(batch.n_outputs)
+            facts = self._scorer.facts(rows)
+            if self._samples is not None:
+                owners = [item.draft for item in running] + [by_path[p] for p, _ in (filled.retained if filled else ())]
+                self._sample(owners, rows)
             went_on: list[_Running] = []
+            ended: list[Draft] = []
             for k, item in enumerate(running):
-                if self._step(item.draft, facts, k, unsure):
+                if self._step(item.draft, facts, k):
                     went_on.append(item)
                 else:
                     cells.release(item.seq)
                     decoder.backend.cut(item.seq, 0)
+                    lengths.append(len(item.draft.tokens))
+                    ended.append(item.draft)
             first = len(running)
             for k, (path, seq) in enumerate(filled.retained if filled else ()):
                 draft = by_path[path]
-                if self._step(draft, facts, first + k, unsure):
+                if self._step(draft, facts, first + k):
                     went_on.append(_Running(draft, seq, len(tree.paths[path])))
                 else:
                     cells.release(seq)
                     decoder.backend.cut(seq, 0)
-                    if draft.finished:
-                        yield draft
-            for item in running:
-                if item.draft.finished:
-                    lengths.append(len(item.draft.tokens))
-                    yield item.draft
+                    ended.append(draft)
+            unsure += [draft for draft in ended if draft.open]
+            yield from (draft for draft in ended if not draft.open)
             running = went_on
         left_out.extend(by_path[path] for path in range(planner.path, len(tree.paths)))
         decoder.backend.clear()
         return left_out
 
-    def _step(self, draft: Draft, facts: RowFacts, row: int, unsure: list[Draft]) -> bool:
+    def _sample(self, owners: Sequence[Draft], rows: npt.NDArray[np.float32]) -> None:
+        """Keep some rows of a batch and what they follow, to compare them with the same rows alone."""
+        assert self._samples is not None
+        for k in sorted({len(owners) // 3, 2 * len(owners) // 3} if owners else ()):
+            if len(self._samples) < SAMPLES:
+                self._samples.append((owners[k], owners[k].prefix(), rows[k].copy()))
+
+    def _step(self, draft: Draft, facts: RowFacts, row: int) -> bool:
         """Accept the row's argmax. Whether the draft needs another decode step."""
-        if facts.lead[row] < self._noise:
-            unsure.append(draft)
-            return False
+        if facts.lead[row] < near_tie(self.noise):
+            draft.open.append(len(draft.steps))
         draft.accept(int(facts.best[row]), float(facts.lead[row]), float(facts.top[row]))
         return not draft.finished
+
+
+def _drain(finished: Generator[Draft, None, list[Draft]], into: list[Draft]) -> list[Draft]:
+    """Keep what a generator yields; its return value."""
+    waiting: list[Draft] = []
+
+    def whole() -> Iterator[Draft]:
+        waiting.extend((yield from finished))
+
+    into.extend(whole())
+    return waiting
