@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -56,6 +57,7 @@ app = typer.Typer(
 notes = Notes()
 
 Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help="exam, challenge, mmlu")]
+HarnessTasks = Annotated[str, typer.Option(help="Tasks, groups or YAML files, separated by commas.")]
 ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_MODEL, else the last make convert).")]
 Data = Annotated[
     Path | None, typer.Option(help="Folder with the published data files; without it tasks load from the hub.")
@@ -258,6 +260,22 @@ def reference(
                 )
         writer.report({"tasks": sections})
     _print_result(sections, out, as_json)
+
+
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lm_eval_command(
+    context: typer.Context, tasks: HarnessTasks, model: ModelFile = None, out: Out = None, device: Device = "auto"
+) -> None:
+    """Run any task of lm-evaluation-harness; all other options are the harness's own (needs the lm-eval extra)."""
+    try:
+        from eval.harness import HarnessModel, evaluate_with_harness  # noqa: PLC0415 - most runs do without
+    except ImportError as error:
+        reason = f"this command needs lm-evaluation-harness ({error})"
+        raise UserError(reason, "pip install 'orin-run[lm-eval]'") from error
+    out = out or _run_folder([*tasks.split(","), "lm-eval"])
+    file, size = _open_model(model), _device_bytes(device)
+    with closing(HarnessModel(file, lambda requests: _start(file, requests, size))) as adapter:
+        evaluate_with_harness(["--tasks", tasks, *context.args], adapter, out)
 
 
 @app.command("diff")
