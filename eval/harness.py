@@ -40,6 +40,8 @@ from orin_runner.tokenizer import Tokenizer
 Pair = tuple[Tokens, Tokens]
 """Tokens of a context and of the continuation to score."""
 
+BLOCK = 4096
+"""Requests tokenized at once: an encoding holds far more than its ids while it lives."""
 SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p"})
 """Generation arguments without effect where ``do_sample`` is off."""
 OURS = "model, batches and memory are the engine's own"
@@ -130,7 +132,8 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         texts = [request.args for request in requests]
-        scores = self._score(self._pairs(texts), "loglikelihood")
+        blocks = (self._pairs(texts[i : i + BLOCK]) for i in range(0, len(texts), BLOCK))
+        scores = self._score([pair for block in blocks for pair in block], "loglikelihood")
         for text, score in zip(texts, scores, strict=True):
             self.cache_hook.add_partial("loglikelihood", text, score)
         return scores
@@ -197,7 +200,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         pairs = []
         for (context, text), before, whole in zip(split, contexts, wholes, strict=True):
             if context:
-                pair = before, whole[len(before) :]
+                pair = before, whole[len(before) :].copy()  # a view would keep the whole text's tokens
             else:
                 tokens = next(bare)
                 alone = len(tokens) > 0 and tokens[0] == self._prefix
