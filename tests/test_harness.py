@@ -18,6 +18,7 @@ import yaml
 pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
 
 from harness import asked, local_config, local_task
+from harness_cases import REAL, WRITTEN, real_case, written_case
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
@@ -35,6 +36,8 @@ from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.tokenizer import Tokenizer
 
+NEAR_TIE = 0.1
+"""Two choices so close may change places: each can be off by the rounding below."""
 ROUNDING = {"abs": 0.05, "rel": 2e-3}
 """How far log-probabilities of a BF16 GGUF with a F16 cache may be from those of transformers in float32."""
 
@@ -199,6 +202,49 @@ def test_a_begun_answer_is_continued_as_with_hf(ours: HarnessModel, theirs: HFLM
     chat = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The best answer is"}]
     expected = theirs.apply_chat_template(chat, add_generation_prompt=False)
     assert ours.apply_chat_template(chat, add_generation_prompt=False) == expected
+
+
+def leave_each_other_at_a_tie(model: HFLM, prompt: str, a: str, b: str) -> bool:
+    """Whether the first token that differs was nearly as likely as the other one."""
+    before, x, y = (model.tok_encode(text) for text in (prompt, prompt + a, prompt + b))
+    same = next(i for i, (s, t) in enumerate(zip(x, y, strict=False)) if s != t)
+    assert same >= len(before)
+    (p, _), (q, _) = model._loglikelihood_tokens([(("", ""), x[:same], [z[same]]) for z in (x, y)], disable_tqdm=True)
+    return abs(p - q) < NEAR_TIE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [*REAL, *WRITTEN])
+def test_items_agree_with_hf(
+    task: str, tmp_path: Path, request: pytest.FixtureRequest, ours: HarnessModel, theirs: HFLM
+) -> None:
+    """The same choice (or text) for every question of the harness's task, except where two choices nearly tie."""
+    if task in REAL:
+        case = real_case(task, request.getfixturevalue("orin_data"))
+    else:
+        case = written_case(task, tmp_path / "data")
+    splits = {case.split: case.rows[::4] if task in REAL else case.rows}
+    built = local_task(case.yaml, splits, tmp_path / "rows", 0)
+    kind = built.instances[0].request_type
+    if kind == "generate_until":
+        for instance in built.instances:
+            instance.arguments[1]["max_gen_toks"] = 24
+        expected = theirs.generate_until(built.instances, disable_tqdm=True)
+        for instance, a, b in zip(built.instances, ours.generate_until(built.instances), expected, strict=True):
+            assert a == b or leave_each_other_at_a_tie(theirs, instance.args[0], a, b)
+        return
+    expected = iter(theirs.loglikelihood(built.instances, disable_tqdm=True))
+    found = iter(ours.loglikelihood(built.instances))
+    near = 0
+    for choices in asked(built):
+        a, b = ([next(scores)[0] for _ in choices] for scores in (found, expected))
+        assert a == pytest.approx(b, **ROUNDING)
+        best, second = sorted(b)[-1:-3:-1]
+        if best - second < NEAR_TIE:
+            near += 1
+        else:
+            assert a.index(max(a)) == b.index(max(b))
+    assert near <= len(case.rows) // 8
 
 
 @pytest.mark.parametrize(
