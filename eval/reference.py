@@ -7,14 +7,16 @@ continuation, text from ``generate(do_sample=False)`` with the checkpoint's own 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList
 
 from convert.checkpoint import Checkpoint
 from eval.ask import predict
@@ -26,6 +28,8 @@ from orin_runner.errors import UserError
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STOP_TEXT_TOKENS = 32
+"""Tokens at a text's end in which a stop text is looked for after each step; every one is shorter."""
 
 
 class HFEncoder:
@@ -169,11 +173,23 @@ class Reference:
     def _generate(self, batch: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Result]]:
         requests = [request for _, request in batch if isinstance(request, GenerateRequest)]
         ids, mask = self._pad([request.prompt for request in requests])
-        limit = min(requests[0].max_new_tokens, self.n_positions - ids.shape[1])
+        limit = min(max(request.max_new_tokens for request in requests), self.n_positions - ids.shape[1])
+        decode = self.encoder.decode
+
+        def ended(sequences: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
+            tails = sequences[:, max(ids.shape[1], sequences.shape[1] - STOP_TEXT_TOKENS) :].cpu().numpy()
+            n = sequences.shape[1] - ids.shape[1]
+            done = [
+                n >= request.max_new_tokens or (bool(request.until) and _holds(decode(tail), request.until))
+                for tail, request in zip(tails, requests, strict=True)
+            ]
+            return torch.tensor(done, device=sequences.device)
+
         out = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=limit,
+            stopping_criteria=StoppingCriteriaList([ended]),
             do_sample=False,
             output_logits=True,
             return_dict_in_generate=True,
@@ -185,20 +201,39 @@ class Reference:
         best = torch.log_softmax(logits, dim=-1).max(dim=-1).values.cpu().numpy()
         for k, (i, request) in enumerate(batch):
             assert isinstance(request, GenerateRequest)
-            stops = np.flatnonzero(np.isin(new[k], list(request.stop)))
-            n = int(stops[0]) if len(stops) else new.shape[1]
-            steps = n + bool(len(stops))
+            row = new[k, : request.max_new_tokens]
+            stops = np.flatnonzero(np.isin(row, list(request.stop)))
+            n = int(stops[0]) if len(stops) else len(row)
+            end = self._text_end(row[:n], request.until)
+            by_token = bool(len(stops)) and end is None
+            n = n if end is None else end
+            steps = n + by_token
             yield (
                 i,
                 Generated(
-                    tokens=new[k, :n].astype(np.int32),
-                    stopped=bool(len(stops)),
+                    tokens=row[:n].astype(np.int32),
+                    stopped=by_token or end is not None,
                     margin=float(lead[k, :steps].min()),
                     logprob=float(best[k, :steps].sum()),
                     decode_steps=max(0, steps - 1),
                     drafted=0,
                 ),
             )
+
+    def _text_end(self, tokens: npt.NDArray[np.int64], until: Sequence[str]) -> int | None:
+        """How many of ``tokens`` it takes until their text holds a stop text; None where it holds none."""
+        if not until:
+            return None
+
+        def holds(n: int) -> bool:
+            return _holds(self.encoder.decode(tokens[:n].astype(np.int32)), until)
+
+        n = bisect_left(range(len(tokens) + 1), 1, key=holds)
+        return n if n <= len(tokens) else None
+
+
+def _holds(text: str, stops: Sequence[str]) -> bool:
+    return any(stop in text for stop in stops)
 
 
 def _by_length(requests: Sequence[Request], indices: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

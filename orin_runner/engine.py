@@ -174,7 +174,12 @@ class Engine:
     ) -> Iterator[tuple[int, Result] | Progress]:
         before = time.perf_counter()
         drafts = [
-            Draft(i, request, min(request.max_new_tokens, self._n_positions - len(request.prompt)))
+            Draft(
+                i,
+                request,
+                min(request.max_new_tokens, self._n_positions - len(request.prompt)),
+                self._decoder.backend.piece,
+            )
             for i, request in enumerate(requests)
             if isinstance(request, GenerateRequest)
         ]

@@ -12,7 +12,7 @@ candidates can decide the text.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,11 +32,21 @@ FIRST_GUESS = 16
 
 @dataclass(slots=True)
 class Draft:
-    """A text in the making: the request it answers and what is known of it so far."""
+    """A text in the making: the request it answers and what is known of it so far.
+
+    Attributes:
+        index: of the request in its list.
+        request: what is asked.
+        limit: most tokens.
+        piece: the bytes of a token.
+        tail: the end of the text, long enough that the next token may complete a stop text.
+    """
 
     index: int
     request: GenerateRequest
     limit: int
+    piece: Callable[[int], bytes]
+    tail: bytes = b""
     tokens: list[int] = field(default_factory=list)
     margin: float = np.inf
     logprob: float = 0.0
@@ -53,13 +63,19 @@ class Draft:
         return np.concatenate([self.request.prompt, np.array(self.tokens, dtype=np.int32)])
 
     def accept(self, token: int, lead: float, logprob: float) -> None:
-        """Take the next greedy token; a stop token ends the text."""
+        """Take the next greedy token; a stop token ends the text before it, a stop text with it."""
         self.margin = min(self.margin, lead)
         self.logprob += logprob
         if token in self.request.stop:
             self.stopped = True
-        else:
-            self.tokens.append(token)
+            return
+        self.tokens.append(token)
+        if self.request.until:
+            # Some tokenizers drop the space their text begins with, so it completes no stop text.
+            text = self.tail + self.piece(token) if self.tail else self.piece(token).lstrip(b" ")
+            stops = [stop.encode() for stop in self.request.until]
+            self.stopped = any(stop in text for stop in stops)
+            self.tail = text[-max(map(len, stops)) :]
 
     def result(self) -> Generated:
         return Generated(

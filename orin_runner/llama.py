@@ -248,6 +248,8 @@ class Context:
     def __init__(self, model: Model, settings: ContextSettings) -> None:
         self.settings = settings
         self.n_vocab = model.n_vocab
+        self._vocab = llama_cpp.llama_model_get_vocab(model.handle)
+        self._pieces: dict[int, bytes] = {}
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = settings.n_cells
         params.n_batch = settings.n_batch
@@ -359,6 +361,19 @@ class Context:
         """Put what ``state`` returned into ``seq``, which must be empty; False if llama.cpp refuses it."""
         buffer = (ctypes.c_uint8 * len(payload)).from_buffer_copy(payload)
         return int(llama_cpp.llama_state_seq_set_data(self._ctx, buffer, len(payload), seq)) > 0
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of ``token`` in a text, leading space included; none for special tokens."""
+        if token not in self._pieces:
+            size = 64
+            while True:
+                buffer = ctypes.create_string_buffer(size)
+                n = int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, False))
+                if n >= 0:
+                    break
+                size = -n  # what llama.cpp says it needs
+            self._pieces[token] = buffer.raw[:n]
+        return self._pieces[token]
 
     def buffer_sizes(self) -> dict[str, float]:
         """MiB that llama.cpp logged when it allocated this context, by kind: KV, compute, output."""

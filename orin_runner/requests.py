@@ -37,12 +37,15 @@ class GenerateRequest:
         max_new_tokens: upper bound on generated tokens, stop token excluded.
         candidates: token arrays the text is likely to equal (the answer choices), without stop token. They are
             verified in the same pass as the prompt and never change the result.
+        until: texts that end the text. The token that completes one is the last of the output; whoever decodes it
+            cuts the text before the first.
     """
 
     prompt: Tokens
     stop: frozenset[int]
     max_new_tokens: int
     candidates: tuple[Tokens, ...] = ()
+    until: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,9 @@ class Generated:
 
     Attributes:
         tokens: the greedy continuation, int32, stop token excluded.
-        stopped: whether a stop token ended it (otherwise max_new_tokens or the context did).
+        stopped: whether a stop token or a stop text ended it (otherwise max_new_tokens or the context did).
         margin: smallest difference, over the generated positions, between the best and the second-best logit.
-        logprob: sum of the log-probabilities of the tokens and, if stopped, of the stop token.
+        logprob: sum of the log-probabilities of the tokens and of the stop token, if one ended it.
         decode_steps: decode calls beyond the prefill that this request took part in.
         drafted: how many of the output's tokens came from verified candidates or drafts.
     """

@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from orin_runner.batch import Batch
 
+PIECES = [b"", b" ", b"\n", "é".encode()[:1], "é".encode()[1:], *(bytes([97 + i % 3]) * (1 + i % 2) for i in range(27))]
+"""What each token is in a text: nothing, white space, the halves of a letter, and one or two of a, b, c."""
+
 
 def row(visible: Sequence[tuple[int, int]], n_vocab: int) -> npt.NDArray[np.float32]:
     """The logits after ``visible``, (position, token) pairs in any order."""
@@ -117,6 +120,9 @@ class FakeContext:
         for cell, (position, token) in zip(free, held, strict=True):
             self.position[cell], self.token[cell], self.tags[cell] = position, token, {seq}
         return True
+
+    def piece(self, token: int) -> bytes:
+        return PIECES[token]
 
     def _rounding(self, n_tokens: int, i: int) -> npt.NDArray[np.float32]:
         if not self.jitter:

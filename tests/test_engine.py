@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_llama import FakeContext, reference
+from fake_llama import PIECES, FakeContext, reference
 from trees import random_paths
 
 from orin_runner.engine import Engine, Progress
@@ -163,6 +164,40 @@ def test_near_ties_are_decided_alone(seed: int) -> None:
             settled += engine.stats.settled
     assert len(texts) == 1
     assert settled
+
+
+@pytest.mark.parametrize("draft", [True, False])
+@pytest.mark.parametrize("seed", range(30))
+def test_a_stop_text_ends_the_text_with_the_token_that_completes_it(seed: int, draft: bool) -> None:
+    """The tokens are those without stop texts, up to that one; nothing behind it is decoded."""
+    rng = random.Random(seed)
+    stops = ("aa", "cab", "é", "\n", " b")
+    requests = [
+        replace(request, until=tuple(rng.sample(stops, rng.randrange(4))))
+        for request in generate_requests(rng, rng.randrange(1, 15), 0)
+    ]
+    engine, _ = engine_for(requests, rng, draft=draft)
+    for request, result in zip(requests, answers(engine, requests), strict=True):
+        assert isinstance(result, Generated)
+        whole = greedy(request.prompt, STOP, request.max_new_tokens, 0)
+        texts = [b"".join(PIECES[t] for t in whole[:n]).lstrip(b" ") for n in range(len(whole) + 1)]
+        ends = [n for n, text in enumerate(texts) if any(stop.encode() in text for stop in request.until)]
+        assert result.tokens.tolist() == (whole[: ends[0]] if ends else whole)
+        assert result.stopped == (bool(ends) or len(whole) < request.max_new_tokens)
+        assert result.decode_steps <= len(result.tokens)
+
+
+def test_stop_texts_save_decode_steps() -> None:
+    """In verified candidates as well as in decoding: with "a", "b" and "c" few texts outlive their first tokens."""
+    rng = random.Random(3)
+    plain = generate_requests(rng, 30, 0)
+    stopping = [replace(request, until=("a", "b", "c")) for request in plain]
+    steps = []
+    for requests in (plain, stopping):
+        engine, _ = engine_for(requests, random.Random(1))
+        results = answers(engine, requests)
+        steps.append(sum(r.decode_steps for r in results if isinstance(r, Generated)))
+    assert steps[1] < steps[0] / 4
 
 
 def test_verified_candidates_need_no_decoding() -> None:
