@@ -168,7 +168,7 @@ class HarnessModel(LM):  # type: ignore[misc]
                 )
             cut += len(prompt) > room
             stop = self._tokenizer.stop | self._special_tokens(until)
-            asked.append(GenerateRequest(prompt[-room:], stop, max_gen_toks))
+            asked.append(GenerateRequest(prompt[-room:], stop, max_gen_toks, until=tuple(until)))
         self._say_cut(cut, len(asked))
         texts = [""] * len(asked)
         for i, result in self._answers(asked, "generate_until"):
