@@ -2,6 +2,7 @@
 # make test     lint, types and all tests, the Hugging Face reference recomputed
 # make convert  MODEL=folder-or-hub-id OUT=file.gguf   a checkpoint to GGUF, and the default of orin-run from then on
 # make bench    this engine, llama.cpp one prompt at a time and transformers, side by side (minutes)
+# make bench-gpu DATA=... TOKENIZER=... TOOLS=...   a random 14 B model on a GPU against transformers and llama.cpp's tools
 # make env      only the environment (.venv), with orin-run in it
 
 PYTHON ?= python3
@@ -31,7 +32,7 @@ TEST_STAMP := $(VENV)/test-$(KEY)
 TINY := tests/tiny_phi3
 REFERENCE := $(TINY)/reference
 
-.PHONY: run test bench env convert clean
+.PHONY: run test bench bench-gpu env convert clean
 .DEFAULT_GOAL := run
 
 run: $(RUN_STAMP)
@@ -48,6 +49,9 @@ test: $(TEST_STAMP)
 
 bench: $(TEST_STAMP)
 	@$(BIN)/python benchmarks/bench.py
+
+bench-gpu: $(TEST_STAMP)
+	@$(BIN)/python benchmarks/bench_gpu.py --data $(DATA) --tokenizer $(TOKENIZER) --tools $(TOOLS)
 
 env: $(RUN_STAMP)
 

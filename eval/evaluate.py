@@ -147,6 +147,7 @@ def evaluate(
     all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
     all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)
     section = task_report(ordered, tokens, all_clocks, near, stats.noise, resumed)
+    section["device"] = device_section(stats)
     if texts:
         section["greedy"] = {
             "texts": len(texts),
@@ -155,3 +156,16 @@ def evaluate(
             "drafted_share": sum(text.drafted for text in texts) / max(1, sum(len(text.tokens) for text in texts)),
         }
     return {**section, "unanswered": missing} if missing else section
+
+
+def device_section(stats: RunStats) -> dict[str, float]:
+    """What the decode calls of the tree pass took, and how long the device had nothing to do in between."""
+    prefill = stats.prefill
+    return {
+        "seconds": round(stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0), 4),
+        "calls": prefill.calls,
+        "rows": prefill.rows,
+        "submit_s": round(prefill.submit_s, 4),
+        "wait_s": round(prefill.wait_s, 4),
+        "idle_s": round(prefill.idle_s, 4),
+    }

@@ -55,6 +55,11 @@ class HFEncoder:
     def decode(self, tokens: Tokens) -> str:
         return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
 
+    def holds(self, tokens: Tokens, texts: Sequence[str]) -> bool:
+        """Whether the text of ``tokens``, special tokens by their names, has one of ``texts`` in it."""
+        text = str(self._tokenizer.decode(tokens.tolist()))
+        return any(wanted in text for wanted in texts)
+
 
 class Reference:
     """A checkpoint loaded by transformers.
@@ -174,13 +179,12 @@ class Reference:
         requests = [request for _, request in batch if isinstance(request, GenerateRequest)]
         ids, mask = self._pad([request.prompt for request in requests])
         limit = min(max(request.max_new_tokens for request in requests), self.n_positions - ids.shape[1])
-        decode = self.encoder.decode
 
         def ended(sequences: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
             tails = sequences[:, max(ids.shape[1], sequences.shape[1] - STOP_TEXT_TOKENS) :].cpu().numpy()
             n = sequences.shape[1] - ids.shape[1]
             done = [
-                n >= request.max_new_tokens or (bool(request.until) and _holds(decode(tail), request.until))
+                n >= request.max_new_tokens or (bool(request.until) and self.encoder.holds(tail, request.until))
                 for tail, request in zip(tails, requests, strict=True)
             ]
             return torch.tensor(done, device=sequences.device)
@@ -224,16 +228,8 @@ class Reference:
         """How many of ``tokens`` it takes until their text holds a stop text; None where it holds none."""
         if not until:
             return None
-
-        def holds(n: int) -> bool:
-            return _holds(self.encoder.decode(tokens[:n].astype(np.int32)), until)
-
-        n = bisect_left(range(len(tokens) + 1), 1, key=holds)
+        n = bisect_left(range(len(tokens) + 1), 1, key=lambda n: self.encoder.holds(tokens[:n].astype(np.int32), until))
         return n if n <= len(tokens) else None
-
-
-def _holds(text: str, stops: Sequence[str]) -> bool:
-    return any(stop in text for stop in stops)
 
 
 def _by_length(requests: Sequence[Request], indices: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

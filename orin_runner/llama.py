@@ -363,12 +363,12 @@ class Context:
         return int(llama_cpp.llama_state_seq_set_data(self._ctx, buffer, len(payload), seq)) > 0
 
     def piece(self, token: int) -> bytes:
-        """The bytes of ``token`` in a text, leading space included; none for special tokens."""
+        """The bytes of ``token`` in a text, leading space included; the name of a special token."""
         if token not in self._pieces:
             size = 64
             while True:
                 buffer = ctypes.create_string_buffer(size)
-                n = int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, False))
+                n = int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, True))
                 if n >= 0:
                     break
                 size = -n  # what llama.cpp says it needs

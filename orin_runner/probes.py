@@ -50,8 +50,9 @@ class Probes:
         position: list[Int64] = []
         token: list[Int64] = []
         counts = np.zeros(len(requests), dtype=np.int64)
-        # A few prompts are looked at even where there is nothing to verify, so that the noise can be measured.
-        looked_at = set(np.linspace(0, len(requests) - 1, min(CHECK_REQUESTS, len(requests))).astype(int).tolist())
+        # A few prompts are looked at even where there is nothing to verify, so that the noise can be measured. They are
+        # computed again for decoding, so no more than have to be.
+        looked_at = set(_middles(len(requests), CHECK_AT_LEAST).tolist())
         for i, request in enumerate(requests):
             prompt = request.prompt
             if isinstance(request, ScoreRequest):
@@ -121,9 +122,7 @@ class Probes:
         if not len(self.request):
             return []
         last = np.flatnonzero(np.diff(self.request, append=-1))
-        # From the middle of each part: the first request of a run is computed much as it is alone.
-        n = min(CHECK_REQUESTS, len(last))
-        spread = last[((np.arange(n) + 0.5) * len(last) / n).astype(np.int64)]
+        spread = last[_middles(len(last), CHECK_REQUESTS)]
         picked: list[int] = []
         cost = 0
         # Every other one first: the allowance may end the list early.
@@ -133,3 +132,12 @@ class Probes:
                 break
             picked.append(k)
         return picked
+
+
+def _middles(n: int, parts: int) -> Int64:
+    """Indices in the middle of each of at most ``parts`` equal parts of ``n``.
+
+    Not at the edges: the first request of a run is computed much as it is alone.
+    """
+    parts = min(parts, n)
+    return ((np.arange(parts) + 0.5) * n / max(parts, 1)).astype(np.int64)

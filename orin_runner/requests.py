@@ -37,8 +37,8 @@ class GenerateRequest:
         max_new_tokens: upper bound on generated tokens, stop token excluded.
         candidates: token arrays the text is likely to equal (the answer choices), without stop token. They are
             verified in the same pass as the prompt and never change the result.
-        until: texts that end the text. The token that completes one is the last of the output; whoever decodes it
-            cuts the text before the first.
+        until: texts that end the text; one may be the name of a special token. The token that completes one is the
+            last of the output; whoever decodes it cuts the text before the first.
     """
 
     prompt: Tokens

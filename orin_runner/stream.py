@@ -107,7 +107,7 @@ class StreamPass:
         bases = None if cache is None else self.bases(decoder.backend.n_swa)
         planner = Planner(self.tree, self._outputs, budget, cells, bases=bases)
         # Rows of up to two batches are in flight on the scoring threads.
-        scoring: deque[tuple[int, int, int, list[Future[None]]]] = deque()
+        scoring: deque[tuple[tuple[int, int, int], npt.NDArray[np.float32], list[Future[None]]]] = deque()
         running: tuple[int, int, int] | None = None  # (first row, rows, tokens) of the batch on the device
         while running is not None or not planner.done:
             batch = None
@@ -129,12 +129,15 @@ class StreamPass:
                 if cache is not None:
                     _save(planner, decoder, cache)
             if finished is not None and rows is not None:
-                scoring.append((*finished, self._score(scorer, finished[0], rows)))
+                scoring.append((finished, rows, self._score(scorer, finished[0], rows)))
                 for row in keep_rows:
                     if finished[0] <= row < finished[0] + finished[1]:
                         keep_rows[row] = rows[row - finished[0]].copy()
             while scoring and (len(scoring) > 2 or running is None):
-                yield self._collect(*scoring.popleft())
+                done, rows, futures = scoring.popleft()
+                answered = self._collect(done[0], done[1], futures)
+                scorer.recycle(rows)
+                yield done[2], answered
 
     def _score(self, scorer: RowScorer, first_row: int, rows: npt.NDArray[np.float32]) -> list[Future[None]]:
         low, high = np.searchsorted(self._sorted_rows, [first_row, first_row + len(rows)])
@@ -147,11 +150,12 @@ class StreamPass:
             self._sorted_logprobs[low:high],
         )
 
-    def _collect(self, first_row: int, n_rows: int, n_tokens: int, futures: list[Future[None]]) -> tuple[int, Int64]:
+    def _collect(self, first_row: int, n_rows: int, futures: list[Future[None]]) -> Int64:
         for future in futures:
             future.result()
         low, high = np.searchsorted(self._sorted_rows, [first_row, first_row + n_rows])
-        return n_tokens, self._order[low:high]
+        answered: Int64 = self._order[low:high]
+        return answered
 
 
 def _restore(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:

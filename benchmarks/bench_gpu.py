@@ -1,0 +1,496 @@
+"""``make bench-gpu``: a random model of Phi-3-medium's shape on one GPU; this engine, transformers, llama.cpp's tools.
+
+    python benchmarks/bench_gpu.py --data DIR --tokenizer DIR --tools DIR [--work DIR] [--parts matmul,letters,...]
+
+Each part runs in a process of its own under a time limit, prints what it finds at once and adds it to results.json in
+the work folder; a part that fails or is cut short says so and the others go on. ``--small`` rehearses everything on a
+CPU with a model a hundredth of the width. The parts:
+
+    model       random weights into a GGUF (BF16; ``--type F16`` for the other)
+    matmul      the device's matrix-product rate, burst and sustained for 5 s
+    bench       llama-bench's prompt rate at several ubatch sizes: the ceiling
+    selftest    the tree against single sequences on this device
+    letters     orin-run eval mmlu, all questions
+    hellaswag   orin-run eval hellaswag, all items, and the same 1,000 as perplexity
+    bbh         orin-run eval bbh, 3-shot, one new token: the prefill of every prompt
+    hf          transformers on MMLU prompts, best of several batch sizes
+    perplexity  llama-perplexity --hellaswag, at its defaults and tuned
+    memory      what contexts of several sizes take beside llama.cpp's own buffers
+    budgets     orin-run's peak of device memory under three budgets, against its plan
+    ballast     29,000 MiB free: MMLU, BBH and the challenge's longest item to the end
+    stolen      a second process takes the free memory in mid-run
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+MIB = 1 << 20
+LIMITS = {"letters": 220, "hellaswag": 200, "bbh": 120, "hf": 150, "ballast": 330, "budgets": 150}
+ORDER = "model matmul bench selftest letters hf hellaswag perplexity memory bbh budgets ballast stolen".split()
+FLOPS_PER_TOKEN = 27.9e9
+"""2 x 13.96 G parameters, without attention: what one token of Phi-3-medium costs."""
+
+
+class Bench:
+    """Paths and options, and where results go."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.work: Path = args.work
+        self.model = args.work / f"random-{args.type.lower()}.gguf"
+        self.results = args.work / "results.json"
+
+    def record(self, **values: Any) -> None:
+        """Print and keep named results."""
+        print("  " + json.dumps(values), flush=True)
+        known = json.loads(self.results.read_text()) if self.results.exists() else {}
+        self.results.write_text(json.dumps(known | values, indent=1))
+
+    def orin(self, *words: str, device: str | None = None) -> tuple[int, str, float]:
+        """(exit status, stderr, seconds) of an ``orin-run`` command."""
+        code = "from orin_runner.cli import main; main()"
+        command = [sys.executable, "-c", code, *words, "--model", str(self.model)]
+        if device:
+            command += ["--device", device]
+        before = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        if done.returncode:
+            print(done.stdout[-1500:], done.stderr[-2500:], flush=True)
+        return done.returncode, done.stderr, time.perf_counter() - before
+
+    def evaluate(
+        self, name: str, task: str, *words: str, data: Path | None = None, device: str | None = None
+    ) -> dict[str, Any]:
+        """Run ``orin-run eval`` and record rates, tokens and what the device had to wait for."""
+        out = self.work / f"run-{name}"
+        subprocess.run(["rm", "-rf", str(out)], check=True)
+        data = data or self.args.data
+        code, notes, wall = self.orin("eval", task, "--data", str(data), "--out", str(out), *words, device=device)
+        for line in notes.splitlines():
+            if "memory plan" in line or "layers on" in line or "warning" in line or "died" in line:
+                print("  " + line, flush=True)
+        if code:
+            self.record(**{name: {"exit": code}})
+            return {}
+        report = json.loads((out / "report.json").read_text())
+        header = json.loads((out / "run.json").read_text())
+        section = report["tasks"][task]
+        tokens, clocks, device_part = section["tokens"], section["clocks"], section["device"]
+        found = {
+            "items": section["items"],
+            "failed": section["failed"],
+            "items_per_s": round(section["items_per_s"], 2),
+            "tokens_per_s": round(tokens["computed"] / device_part["seconds"], 1),
+            "ratio": round(tokens["computed"] / tokens["unique"], 4),
+            **tokens,
+            "device": device_part,
+            "clocks": clocks,
+            "noise": section["noise"],
+            "near_ties": section["near_ties"],
+            "restarts": report["restarts"],
+            "settings": header["memory"]["settings"],
+            "wall": round(wall, 1),
+        }
+        self.record(**{name: found})
+        return found
+
+
+def used_mib() -> int:
+    """Used memory of the first GPU, all processes together."""
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"]
+    return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+@contextmanager
+def device_peak() -> Iterator[list[int]]:
+    """Samples the GPU's used memory in MiB every 50 ms; the list holds the value before and the largest since."""
+    first = used_mib()
+    seen, stop = [first, first], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            seen[1] = max(seen[1], used_mib())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def model(bench: Bench) -> None:
+    import random_gguf
+
+    if not bench.model.exists():
+        before = time.perf_counter()
+        small = ["--small", "--layers", "2"] if bench.args.small else []
+        script = str(Path(random_gguf.__file__))
+        tokenizer = str(bench.args.tokenizer)
+        head = [sys.executable, script, "header", tokenizer, str(bench.model), "--type", bench.args.type, *small]
+        subprocess.run(head, check=True)
+        random_gguf.fill(bench.model)
+        bench.record(model={"gib": bench.model.stat().st_size / 2**30, "seconds": time.perf_counter() - before})
+
+
+def matmul(bench: Bench) -> None:
+    import torch
+
+    small = bench.args.small
+    device, (m, k, n) = ("cpu", (64, 256, 512)) if small else ("cuda", (2048, 5120, 35840))
+    sync = (lambda: None) if small else torch.cuda.synchronize
+    a = torch.randn(m, k, device=device, dtype=torch.bfloat16)
+    weights = [torch.randn(k, n, device=device, dtype=torch.bfloat16) for _ in range(6)]
+
+    def rate(seconds: float, at_least: int) -> float:
+        sync()
+        before, done = time.perf_counter(), 0
+        while done < at_least or time.perf_counter() - before < seconds:
+            for _ in range(20):
+                torch.matmul(a, weights[done % 6])
+                done += 1
+            sync()
+        return 2 * m * k * n * done / (time.perf_counter() - before) / 1e12
+
+    rate(0, 20)
+    burst = rate(0, 20)
+    bench.record(matmul={"burst_tflops": round(burst, 1), "sustained_tflops": round(rate(6, 20), 1)})
+
+
+def bench_prompt(bench: Bench) -> None:
+    ubatches = "64" if bench.args.small else "512,1024,2048"
+    n = "128" if bench.args.small else "2048"
+    command = [str(bench.args.tools / "llama-bench"), "-m", str(bench.model), "-ngl", "99", "-fa", "on", "-p", n]
+    command += ["-b", n, "-ub", ubatches, "-n", "0", "-r", "5", "-o", "json", "-lm", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr[-1500:])
+        return
+    rates = {str(row["n_ubatch"]): round(row["avg_ts"], 1) for row in json.loads(done.stdout)}
+    bench.record(llama_bench={"tokens_per_s": rates, "best": max(rates.values())})
+
+
+def selftest(bench: Bench) -> None:
+    code, _, _ = bench.orin("selftest", "--requests", "18", "--json")
+    bench.record(selftest={"exit": code})
+
+
+def letters(bench: Bench) -> None:
+    bench.evaluate("mmlu", "mmlu", *(["--limit", "60"] if bench.args.small else []))
+
+
+def hellaswag(bench: Bench) -> None:
+    limit = "20" if bench.args.small else "1000"
+    bench.evaluate("hellaswag_1000", "hellaswag", "--limit", limit)
+    if not bench.args.small:
+        bench.evaluate("hellaswag", "hellaswag")
+
+
+def bbh(bench: Bench) -> None:
+    limit = ["--limit", "27"] if bench.args.small else []
+    bench.evaluate("bbh", "bbh", "--max-new-tokens", "1", *limit)
+
+
+def _prompts(bench: Bench, task: str, limit: int) -> list[np.ndarray]:
+    """Token ids of ``limit`` prompts of a task, evenly drawn."""
+    from eval.ask import encode_docs
+    from eval.tasks import get_task
+    from eval.tasks.base import LoadOptions
+    from orin_runner.gguf_file import GGUFFile
+    from orin_runner.tokenizer import Tokenizer
+
+    docs = get_task(task).load(LoadOptions(bench.args.data, limit, None))
+    tokenizer = Tokenizer.from_gguf(GGUFFile.open(bench.model))
+    return [question.request.prompt for question in encode_docs(docs, tokenizer)]
+
+
+def hf(bench: Bench) -> None:
+    import torch
+    import transformers
+    from random_gguf import PHI3_MEDIUM
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    small = bench.args.small
+    device = "cpu" if small else "cuda"
+    shape = {key: value for key, value in PHI3_MEDIUM.items() if key not in {"architectures", "model_type"}}
+    if small:
+        shape |= {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+        shape |= {"num_hidden_layers": 2}
+    config = Phi3Config(**shape, attn_implementation="sdpa", bos_token_id=1, eos_token_id=32000, pad_token_id=32000)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(device):
+        llm = Phi3ForCausalLM(config).eval()
+    torch.set_default_dtype(torch.float32)
+    prompts = sorted(_prompts(bench, "mmlu", 20 if small else 512), key=len)
+
+    @torch.inference_mode()
+    def run(part: list[np.ndarray], size: int) -> float:
+        before = time.perf_counter()
+        for start in range(0, len(part), size):
+            rows = part[start : start + size]
+            longest = max(len(row) for row in rows)
+            ids = torch.zeros((len(rows), longest), dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for k, row in enumerate(rows):
+                ids[k, longest - len(row) :] = torch.from_numpy(row.astype(np.int64))
+                mask[k, longest - len(row) :] = 1
+            ids, mask = ids.to(device), mask.to(device)
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            out = llm(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=False)
+            out.logits[:, -1].float().cpu()
+        return time.perf_counter() - before
+
+    run(prompts[: len(prompts) // 8], 8)
+    trial = prompts[:: max(1, len(prompts) // 64)]
+    rates = {size: len(trial) / run(trial, size) for size in ((2, 4) if small else (4, 8, 16, 32))}
+    best = max(rates, key=lambda size: rates[size])
+    seconds = run(prompts, best)
+    tokens = sum(len(row) for row in prompts)
+    bench.record(
+        transformers={
+            "version": transformers.__version__,
+            "torch": torch.__version__,
+            "prompts": len(prompts),
+            "trial_items_per_s": {str(k): round(v, 2) for k, v in rates.items()},
+            "batch": best,
+            "items_per_s": round(len(prompts) / seconds, 2),
+            "tokens_per_s": round(tokens / seconds, 1),
+        }
+    )
+
+
+def perplexity(bench: Bench) -> None:
+    import gzip
+
+    source = bench.args.data / "hellaswag" / "hellaswag_val.jsonl.gz"
+    with gzip.open(source, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    limit = 20 if bench.args.small else 1000
+    rows = [rows[(i * len(rows)) // limit] for i in range(limit)]
+    for name, n, extra in (
+        ("defaults", limit * 2 // 5, []),
+        ("tuned", limit, "-np 128 -c 64 -b 2048 -ub 1024 --kv-unified".split()),
+    ):
+        text = bench.work / f"hellaswag-{name}.txt"
+        with text.open("w", encoding="utf-8") as file:
+            for row in rows[:: len(rows) // n]:
+                fields = [f"{row['activity_label']}: {row['ctx']}", str(row["label"]), *row["endings"]]
+                file.write("".join(field.replace("\n", " ") + "\n" for field in fields))
+        command = [str(bench.args.tools / "llama-perplexity"), "-m", str(bench.model), "-ngl", "99", "-fa", "on"]
+        command += ["-f", str(text), "--hellaswag", "--hellaswag-tasks", str(n), "--load-mode", "none", *extra]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        began = ended = 0.0
+        done, tail = 0, []
+        assert child.stdout is not None
+        for line in child.stdout:
+            tail = [*tail[-8:], line]
+            if "calculating hellaswag" in line:
+                began = time.perf_counter()
+            found = re.match(r"(\d+)\t\s*[\d.]+%", line)
+            if found:
+                done, ended = int(found[1]), time.perf_counter()
+        child.wait()
+        if not done or not began:
+            print("".join(tail))
+            continue
+        bench.record(**{f"perplexity_{name}": {"tasks": done, "tasks_per_s": round(done / (ended - began), 2)}})
+
+
+def memory(bench: Bench) -> None:
+    from orin_runner import llama
+    from orin_runner.batch import BatchBuilder
+    from orin_runner.decoder import Decoder
+
+    def used() -> float:
+        gpu = [device for device in llama.devices() if device.is_gpu]
+        return (gpu[0].total - gpu[0].free) / MIB if gpu else 0.0
+
+    rng = np.random.default_rng(1)
+    before = 0 if bench.args.small else used_mib()
+    with llama.Model(bench.model) as loaded:
+        rows = {"before": before, "loaded": round(used())}
+        settings = [(256, 512, 256), (512, 1024, 256), (512, 2048, 1300), (1024, 2048, 256), (1024, 2048, 1300)]
+        for n_ubatch, n_batch, n_outputs in settings:
+            shape = llama.ContextSettings(
+                n_cells=6144, n_batch=n_batch, n_ubatch=n_ubatch, n_outputs=n_outputs, n_threads=8
+            )
+            with llama.Context(loaded, shape) as context:
+                created = used()
+                decoder = Decoder(context)
+                for _ in range(2):
+                    builder = BatchBuilder()
+                    per = n_batch // 8
+                    for seq in range(8):
+                        builder.add(rng.integers(10, 30000, per).astype(np.int32), 0, seq)
+                    builder.flag(np.arange(n_outputs)[:n_batch])
+                    batch = builder.build()
+                    context.clear()
+                    decoder.prepare(batch)
+                    decoder.submit(batch)
+                    decoder.rows(batch.n_outputs)
+                context.clear()
+                decoder.alone(rng.integers(10, 30000, 3000).astype(np.int32), 256)
+                buffers = context.buffer_sizes()
+                name = f"ub{n_ubatch} nb{n_batch} out{n_outputs}"
+                extra = used() - before - _weights(bench) - buffers["KV"] - _device_compute()
+                rows[name] = {
+                    "created": round(created),
+                    "used": round(used()),
+                    "kv": buffers["KV"],
+                    "compute": _device_compute(),
+                    "beside": round(extra, 1),
+                }
+    bench.record(memory=rows | {"weights": _weights(bench)})
+
+
+def _weights(bench: Bench) -> float:
+    from orin_runner.gguf_file import GGUFFile
+
+    file = GGUFFile.open(bench.model)
+    return round((file.data_bytes - file.embedding_bytes) / MIB, 1)
+
+
+def _device_compute() -> float:
+    """MiB of compute buffers on GPUs, from llama.cpp's log."""
+    from orin_runner.llama import _log
+
+    found = _log.find(r"(\S+)\s+compute buffer size =\s*([\d.]+) MiB")
+    return sum(float(m[2]) for m in found if m[1].startswith("CUDA") and "Host" not in m[1])
+
+
+def budgets(bench: Bench) -> None:
+    for name, task, words, device in (
+        ("tight", "mmlu", ["--limit", "300"], "28600MiB"),
+        ("middle", "hellaswag", ["--limit", "300"], "30000MiB"),
+        ("free", "hellaswag", ["--limit", "300"], None),
+    ):
+        with device_peak() as seen:
+            found = bench.evaluate(f"budget_{name}", task, *words, device=device)
+        if not found:
+            continue
+        header = json.loads((bench.work / f"run-budget_{name}" / "run.json").read_text())
+        plan = header["memory"]
+        on_device = sum(plan["terms"][term] for term in plan["on_device"]) / MIB
+        weights = plan["terms"]["weights"] / MIB
+        planned, measured = on_device - weights, seen[1] - seen[0] - weights
+        bench.record(
+            **{f"plan_{name}": {"planned": round(planned), "measured": round(measured), "ratio": planned / measured}}
+        )
+
+
+@contextmanager
+def holding(leave_mib: int) -> Iterator[None]:
+    """A process that holds GPU memory so that ``leave_mib`` stay free."""
+    code = f"""
+import torch, sys, time
+torch.cuda.init(); torch.zeros(1, device="cuda")
+free, _ = torch.cuda.mem_get_info()
+keep = torch.empty(free - {leave_mib} * 2**20, dtype=torch.uint8, device="cuda")
+print(torch.cuda.mem_get_info()[0] // 2**20, flush=True)
+sys.stdin.read()
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdin is not None
+    print(f"  free beside the ballast: {child.stdout.readline().strip()} MiB", flush=True)
+    try:
+        yield
+    finally:
+        child.stdin.close()
+        child.wait()
+
+
+def ballast(bench: Bench) -> None:
+    with holding(29000):
+        longest = bench.args.data / "cechallenge2024" / "sample_longest_data.jsonl"
+        bench.evaluate("ballast_longest", "challenge", "--max-new-tokens", "8", data=longest)
+        bench.evaluate("ballast_bbh", "bbh", "--max-new-tokens", "1")
+        bench.evaluate("ballast_mmlu", "mmlu")
+
+
+def stolen(bench: Bench) -> None:
+    code = """
+import torch, time, sys
+time.sleep(float(sys.argv[1]))
+held = []
+for size in (1 << 30, 1 << 26, 1 << 22):
+    try:
+        while True:
+            held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+    except torch.OutOfMemoryError:
+        pass
+time.sleep(6)
+"""
+    thief = subprocess.Popen([sys.executable, "-c", code, "12"])
+    try:
+        bench.evaluate("stolen", "mmlu", "--limit", "3000")
+    finally:
+        thief.kill()
+        thief.wait()
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "model": model,
+    "matmul": matmul,
+    "bench": bench_prompt,
+    "selftest": selftest,
+    "letters": letters,
+    "hf": hf,
+    "hellaswag": hellaswag,
+    "perplexity": perplexity,
+    "memory": memory,
+    "bbh": bbh,
+    "budgets": budgets,
+    "ballast": ballast,
+    "stolen": stolen,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the published data files")
+    parser.add_argument("--tokenizer", type=Path, help="Phi-3-medium's tokenizer files")
+    parser.add_argument("--tools", type=Path, help="folder with llama-bench and llama-perplexity")
+    parser.add_argument("--work", type=Path, default=Path("/dev/shm/orin-bench"))  # noqa: S108 - 26 GiB, read often
+    parser.add_argument("--type", default="BF16", choices=["BF16", "F16"])
+    parser.add_argument("--parts", default=",".join(ORDER))
+    parser.add_argument("--small", action="store_true", help="rehearse on a CPU")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(args)
+    if args.part:
+        PARTS[args.part](bench)
+        return
+    for part in args.parts.split(","):
+        before = time.perf_counter()
+        print(f"== {part}", flush=True)
+        command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
+        try:
+            code = subprocess.run(command, check=False, timeout=LIMITS.get(part, 90)).returncode
+        except subprocess.TimeoutExpired:
+            code = 124
+        print(f"   {part}: exit {code}, {time.perf_counter() - before:.1f} s", flush=True)
+    print(f"results: {bench.results}, {os.cpu_count()} CPUs")
+
+
+if __name__ == "__main__":
+    main()

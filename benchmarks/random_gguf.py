@@ -1,0 +1,114 @@
+"""A random model of a real shape, made in seconds: what speed and memory are measured on.
+
+    python benchmarks/random_gguf.py header TOKENIZER_DIR OUT.gguf [--type BF16] [--layers 40]
+    python benchmarks/random_gguf.py fill OUT.gguf
+
+``header`` writes Phi-3-medium's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
+drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFReader, GGUFWriter
+
+from convert.convert import GGML_TYPES, _add_metadata
+from convert.layouts import layout_for
+from convert.vocab import read_vocabulary
+
+PHI3_MEDIUM: dict[str, Any] = {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "hidden_size": 5120,
+    "intermediate_size": 17920,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 10,
+    "vocab_size": 32064,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "sliding_window": 2047,
+}
+STOP = [32000, 32001, 32007]
+CHUNK = 1 << 27  # values drawn at a time
+
+
+def header(tokenizer: Path, out: Path, type_name: str, config: dict[str, Any]) -> None:
+    """Metadata and tensor table of ``config``'s layout, the data a hole in the file."""
+    layout = layout_for(config, "exact")
+    vocabulary = replace(read_vocabulary(tokenizer, config["vocab_size"]), stop=STOP)
+    sizes = {name: SimpleNamespace(n_bytes=int(np.prod(shape))) for name, shape in layout.sources.items()}
+    checkpoint: Any = SimpleNamespace(name="random phi-3", config=config, tensors=sizes)
+    writer = GGUFWriter(out, layout.architecture)
+    _add_metadata(writer, checkpoint, layout, vocabulary, dict.fromkeys(layout.sources, type_name), 0)
+    for tensor in [*layout.tensors, *layout.added]:
+        kind = "F32" if len(tensor.shape) == 1 else type_name
+        item = 4 if kind == "F32" else 2
+        dtype = np.dtype(np.float32 if kind == "F32" else np.uint16)
+        n_bytes = int(np.prod(tensor.shape)) * item
+        writer.add_tensor_info(tensor.name, tensor.shape, dtype, n_bytes, raw_dtype=GGML_TYPES[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    end = max(int(t.data_offset) + int(t.n_bytes) for t in _tensors(out))
+    os.truncate(out, end)
+
+
+def _tensors(path: Path) -> list[Any]:
+    """The tensor table; the file is made long enough to be read first."""
+    if path.stat().st_size < 1 << 30:
+        os.truncate(path, 1 << 36)
+    return GGUFReader(path).tensors
+
+
+def fill(path: Path) -> None:
+    """Random weights for every tensor of ``path``."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(1)
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    with path.open("r+b", buffering=0) as file:
+        for tensor in GGUFReader(path).tensors:
+            count, at = int(np.prod(tensor.shape)), int(tensor.data_offset)
+            kind = kinds[tensor.tensor_type.name]
+            file.seek(at)
+            for start in range(0, count, CHUNK):
+                n = min(CHUNK, count - start)
+                if len(tensor.shape) == 1:
+                    values = torch.full((n,), -1e30 if "sinks" in tensor.name else 1.0)
+                else:
+                    values = torch.randn(n, generator=generator, device=device, dtype=kind).mul_(0.02)
+                file.write(values.cpu().view(torch.uint8).numpy().data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("header")
+    one.add_argument("tokenizer", type=Path)
+    one.add_argument("out", type=Path)
+    one.add_argument("--type", default="BF16", choices=["BF16", "F16"])
+    one.add_argument("--layers", type=int, default=PHI3_MEDIUM["num_hidden_layers"])
+    one.add_argument("--small", action="store_true", help="a hundredth of the width, to try things on a CPU")
+    two = commands.add_parser("fill")
+    two.add_argument("out", type=Path)
+    args = parser.parse_args()
+    if args.command == "fill":
+        fill(args.out)
+        return
+    config = {**PHI3_MEDIUM, "num_hidden_layers": args.layers}
+    if args.small:
+        config |= {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+    header(args.tokenizer, args.out, args.type, config)
+
+
+if __name__ == "__main__":
+    main()
