@@ -20,7 +20,7 @@ from orin_runner.requests import Generated, GenerateRequest
 from orin_runner.tokenizer import Tokenizer
 
 NOISE = 0.1  # llama.cpp and transformers differ by up to 0.04 in a log-probability of this model
-STOPS = ("<|end|>", "<|assistant|>")
+STOPS = ("<|end|>", "<|endoftext|>", "<|assistant|>")
 UNTIL = (("e",), ("on", "ing"), ("qq",), ())
 
 
