@@ -167,8 +167,7 @@ class HarnessModel(LM):  # type: ignore[misc]
                     "--gen_kwargs max_gen_toks=N",
                 )
             cut += len(prompt) > room
-            stop = self._tokenizer.stop | self._special_tokens(until)
-            asked.append(GenerateRequest(prompt[-room:], stop, max_gen_toks, until=tuple(until)))
+            asked.append(GenerateRequest(prompt[-room:], self._tokenizer.stop, max_gen_toks, until=tuple(until)))
         self._say_cut(cut, len(asked))
         texts = [""] * len(asked)
         for i, result in self._answers(asked, "generate_until"):
@@ -261,11 +260,6 @@ class HarnessModel(LM):  # type: ignore[misc]
             )
         return self._runner
 
-    def _special_tokens(self, until: Sequence[str]) -> frozenset[int]:
-        """Stop strings that are special tokens: these never show in a decoded text, so they stop by their id."""
-        encoded = self._tokenizer.encode(list(until), special=False)
-        return frozenset(int(ids[0]) for ids in encoded if len(ids) == 1 and not self._tokenizer.decode(ids))
-
     def _say_cut(self, cut: int, total: int) -> None:
         if cut:
             log.warning(
@@ -313,7 +307,7 @@ def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path
         config = EvaluatorConfig.from_cli(parsed)
         manager = config.process_tasks()
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error), "lm-eval ls tasks lists what there is") from error
     path = out / "results.json"
     if path.exists():
         raise UserError(f"{out} already holds results", "name another folder with --out, or remove it")

@@ -29,6 +29,7 @@ class Case:
         split: the harness's name of the split that is asked.
         rows: in the hub's schema.
         data: folder for ``--data`` that holds the same questions in published files.
+        train: rows that worked examples are drawn from.
     """
 
     task: str
@@ -36,6 +37,11 @@ class Case:
     split: str
     rows: list[Row]
     data: Path
+    train: Sequence[Row] = ()
+
+    @property
+    def splits(self) -> dict[str, Sequence[Row]]:
+        return {self.split: self.rows, **({"train": self.train} if self.train else {})}
 
 
 def spread(rows: Sequence[Row], n: int) -> list[Row]:
@@ -238,7 +244,7 @@ def written_case(task: str, folder: Path) -> Case:
     assert task == "gsm8k"
     write_lines(folder / "gsm8k" / "test.jsonl", GSM8K[:3])
     write_lines(folder / "gsm8k" / "train.jsonl", GSM8K[3:])
-    return Case(task, "gsm8k/gsm8k.yaml", "test", GSM8K[:3], folder)
+    return Case(task, "gsm8k/gsm8k.yaml", "test", GSM8K[:3], folder, GSM8K[3:])
 
 
 WRITTEN = ("hellaswag", "arc_challenge", "piqa", "truthfulqa_mc2", "drop", "gsm8k")

@@ -18,8 +18,9 @@ import yaml
 pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
 
 from harness import asked, local_config, local_task
-from harness_cases import REAL, WRITTEN, real_case, written_case
+from harness_cases import N_REAL, REAL, WRITTEN, Case, real_case, written_case
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from convert.checkpoint import Checkpoint
@@ -112,6 +113,52 @@ def test_mmlu_asks_what_the_harness_asks(tmp_path: Path, orin_data: Path) -> Non
         ends = [*docs[subject][:2], *docs[subject][-2:]]
         assert asked(task) == [[(doc.prompt, choice) for choice in doc.choices] for doc in ends]
         assert [LETTERS[task.doc_to_target(row)] for row in task.eval_docs] == [doc.target for doc in ends]
+
+
+def our_requests(doc: Doc) -> list[tuple[Any, ...]]:
+    if doc.mode == "choose":
+        return list(zip(doc.prompts or [doc.prompt] * len(doc.choices), doc.choices, strict=True))
+    return [(doc.prompt, list(doc.until), doc.max_new_tokens)]
+
+
+def their_requests(task: ConfigurableTask) -> list[list[tuple[Any, ...]]]:
+    if task.OUTPUT_TYPE == "multiple_choice":
+        return asked(task)
+    return [[(prompt, *greedy_arguments(arguments))] for ((prompt, arguments),) in asked(task)]
+
+
+def our_target(doc: Doc) -> object:
+    if doc.right:
+        return [int(label in doc.right) for label in doc.labels]
+    return doc.labels.index(doc.target) if doc.mode == "choose" else {doc.target, *doc.references}
+
+
+def their_target(task: ConfigurableTask, row: dict[str, Any]) -> object:
+    if "mc2_targets" in row:
+        return row["mc2_targets"]["labels"]
+    if task.OUTPUT_TYPE == "generate_until":
+        return {", ".join(answer) for answer in row["answers"]} if "answers" in row else {task.doc_to_target(row)}
+    gold = task.doc_to_text(row) if task.multiple_input else task.doc_to_target(row)
+    return task.doc_to_choice(row).index(gold) if isinstance(gold, str) else gold
+
+
+def check_same(case: Case, folder: Path, shots: int | None, limit: int | None) -> None:
+    built = local_task(case.yaml, case.splits, folder, shots)
+    docs = get_task(case.task).load(LoadOptions(case.data, limit=limit, shots=shots))
+    assert their_requests(built) == [our_requests(doc) for doc in docs]
+    assert [their_target(built, row) for row in built.eval_docs] == [our_target(doc) for doc in docs]
+
+
+@pytest.mark.parametrize("task", REAL)
+def test_real_questions_are_asked_as_the_harness_asks_them(task: str, tmp_path: Path, orin_data: Path) -> None:
+    """Prompts, continuations and targets, evenly drawn from all public rows."""
+    check_same(real_case(task, orin_data), tmp_path / "rows", None, N_REAL)
+
+
+@pytest.mark.parametrize("task", WRITTEN)
+def test_written_questions_are_asked_as_the_harness_asks_them(task: str, tmp_path: Path) -> None:
+    """Prompts, continuations and targets of rows in the published files' form."""
+    check_same(written_case(task, tmp_path / "data"), tmp_path / "rows", None, None)
 
 
 PAIRS = [
