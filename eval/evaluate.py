@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from eval.ask import Encoder, Question, encode_docs, predict, tokens_digest, unanswered
+from eval.ask import Encoder, Question, encode_docs, predict, unanswered
 from eval.docs import Prediction
 from eval.report import task_report
 from eval.run import RunWriter
@@ -100,7 +100,7 @@ def evaluate(
     for i, question in enumerate(questions):
         known = writer.known.get((task.name, question.doc.id))
         if known is not None:
-            if (known.target, known.tokens_sha256) != (question.doc.target, tokens_digest(question.request.prompt)):
+            if (known.target, known.tokens_sha256) != (question.doc.target, question.digest):
                 raise UserError(f"{task.name} {question.doc.id} is another question than in the run to resume")
             predictions[i] = known
             continue

@@ -160,7 +160,7 @@ class Reference:
             asked.append([known[c[:-1].tobytes()] for c in request.continuations])
         ids, mask = self._pad(rows)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        keep = max(len(c) for _, r in batch if isinstance(r, ScoreRequest) for c in r.continuations)
+        keep = max(n for _, r in batch if isinstance(r, ScoreRequest) for n in r.n_scored)
         logits = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep, use_cache=False
         ).logits.double()
@@ -168,10 +168,10 @@ class Reference:
         for (i, request), row_of in zip(batch, asked, strict=True):
             assert isinstance(request, ScoreRequest)
             found, greedy = [], []
-            for continuation, row in zip(request.continuations, row_of, strict=True):
-                tail = logprobs[row, -len(continuation) :]
-                found.append(tail[np.arange(len(continuation)), continuation])
-                greedy.append(bool(np.array_equal(tail.argmax(-1), continuation)))
+            for continuation, n, row in zip(request.continuations, request.n_scored, row_of, strict=True):
+                tail, wanted = logprobs[row, -n:], continuation[-n:]
+                found.append(tail[np.arange(n), wanted])
+                greedy.append(bool(np.array_equal(tail.argmax(-1), wanted)))
             yield i, Scored(tuple(found), tuple(greedy))
 
     @torch.no_grad()

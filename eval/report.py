@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ CHALLENGE_2024 = "challenge 2024"
 CHALLENGE_2023 = "challenge 2023"
 
 
-def standard_error(accuracy: float, n: int) -> float:
-    """Standard error of a share: sqrt(p (1 - p) / (n - 1)), lm-evaluation-harness's ``mean_stderr`` for 0/1 scores.
+def mean_and_error(scores: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error, sample standard deviation / sqrt(n): lm-evaluation-harness's ``mean_stderr``.
 
-    0 for fewer than two items.
+    The error is 0 for fewer than two items. For 0/1 scores it is sqrt(p (1 - p) / (n - 1)).
     """
-    return math.sqrt(accuracy * (1 - accuracy) / (n - 1)) if n > 1 else 0.0
+    mean = sum(scores) / len(scores)
+    error = statistics.stdev(scores, mean) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
+    return mean, error
 
 
 def accuracy_table(predictions: Iterable[Prediction]) -> dict[str, dict[str, float]]:
@@ -25,17 +28,22 @@ def accuracy_table(predictions: Iterable[Prediction]) -> dict[str, dict[str, flo
 
     The total weighs every item the same, so it is the groups' average weighted by their sizes.
     """
-    right: dict[str, int] = {}
-    items: dict[str, int] = {}
+    scores: dict[str, list[float]] = {}
     for prediction in predictions:
         for group in ("", prediction.group):
-            right[group] = right.get(group, 0) + prediction.correct
-            items[group] = items.get(group, 0) + 1
+            scores.setdefault(group, []).append(prediction.score)
     table = {}
-    for group, n in items.items():
-        accuracy = right[group] / n
-        table[group] = {"accuracy": accuracy, "stderr": standard_error(accuracy, n), "items": n}
+    for group, values in scores.items():
+        mean, stderr = mean_and_error(values)
+        table[group] = {"accuracy": mean, "stderr": stderr, "items": len(values)}
     return table
+
+
+def metrics_table(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
+    """Mean and standard error of every metric of a task."""
+    names = list(dict.fromkeys(name for prediction in predictions for name in prediction.scores))
+    found = {name: mean_and_error([p.scores.get(name, 0.0) for p in predictions]) for name in names}
+    return {name: {"value": mean, "stderr": stderr} for name, (mean, stderr) in found.items()}
 
 
 def task_report(
@@ -70,6 +78,7 @@ def task_report(
         "stderr": total["stderr"],
         "items": int(total["items"]),
         "failed": sum(prediction.failed is not None for prediction in predictions),
+        "metrics": metrics_table(predictions),
         "groups": table,
         "tokens": tokens,
         "clocks": {name: round(seconds, 4) for name, seconds in clocks.items()},

@@ -101,10 +101,13 @@ def needs_of(requests: Sequence[Request]) -> Needs:
     for request in requests:
         paths = request.candidates if isinstance(request, GenerateRequest) else request.continuations
         # A prompt's last row serves all its choices; a continuation's last token is not computed.
-        rows += 1 + sum(len(path) - isinstance(request, ScoreRequest) for path in paths)
+        if isinstance(request, ScoreRequest):
+            rows += 1 + sum(n - 1 for n in request.n_scored)
+        else:
+            rows += 1 + sum(len(path) for path in paths)
         fresh += sum(len(path) - isinstance(request, ScoreRequest) for path in paths)
         tokens += len(request.prompt) + sum(len(path) for path in paths)
-    computed = fresh + TokenTree([request.prompt for request in requests]).n_unique
+    computed = fresh + TokenTree([request.prompt for request in requests if len(request.prompt)]).n_unique
     return Needs(
         longest=max((context_tokens(request) for request in requests), default=1),
         row_share=rows / max(computed, 1),

@@ -56,7 +56,7 @@ class Probes:
         for i, request in enumerate(requests):
             prompt = request.prompt
             if isinstance(request, ScoreRequest):
-                asked = [(c[:-1], c) for c in request.continuations]
+                asked = [(c[:-1], c[-n:]) for c, n in zip(request.continuations, request.n_scored, strict=True)]
             else:
                 fitting = [c for c in request.candidates if draft and len(prompt) + len(c) <= n_positions]
                 self._candidates[i] = fitting
@@ -75,9 +75,9 @@ class Probes:
                     self.paths.append(np.concatenate([prompt, suffix]) if len(suffix) else prompt)
                     if isinstance(request, ScoreRequest):
                         self.sent += len(self.paths[-1])
-                n = len(wanted)
+                n, end = len(wanted), len(self.paths[known[key]])
                 path.append(np.full(n, known[key], dtype=np.int64))
-                position.append(np.arange(len(prompt) - 1, len(prompt) - 1 + n, dtype=np.int64))
+                position.append(np.arange(end - n, end, dtype=np.int64))
                 token.append(wanted.astype(np.int64))
                 counts[i] += n
         empty = [np.empty(0, dtype=np.int64)]
@@ -97,11 +97,11 @@ class Probes:
         assert isinstance(request, ScoreRequest)
         logprobs, greedy = [], []
         at = int(self._starts[i])
-        for continuation in request.continuations:
-            probes = slice(at, at + len(continuation))
+        for continuation, n in zip(request.continuations, request.n_scored, strict=True):
+            probes = slice(at, at + n)
             logprobs.append(stream.logprobs_of(probes))
-            greedy.append(bool(np.array_equal(stream.facts.best[stream.row_of[probes]], continuation)))
-            at += len(continuation)
+            greedy.append(bool(np.array_equal(stream.facts.best[stream.row_of[probes]], continuation[-n:])))
+            at += n
         return Scored(tuple(logprobs), tuple(greedy))
 
     def candidate_rows(self, i: int, stream: StreamPass) -> list[Int64]:

@@ -21,10 +21,18 @@ class ScoreRequest:
     Attributes:
         prompt: int32 ``[n]``, n >= 1.
         continuations: one int32 array per choice, each of at least one token.
+        scored: per continuation, how many of its last tokens are wanted; empty where all are. With fewer than all, the
+            prompt may be empty: contexts that differ from their first token on are continuations, too.
     """
 
     prompt: Tokens
     continuations: tuple[Tokens, ...]
+    scored: tuple[int, ...] = ()
+
+    @property
+    def n_scored(self) -> tuple[int, ...]:
+        """Tokens that are wanted of each continuation."""
+        return self.scored or tuple(len(continuation) for continuation in self.continuations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +61,8 @@ class Scored:
     """Result of a ScoreRequest.
 
     Attributes:
-        logprobs: per continuation, the natural-log probability of each of its tokens, float64 ``[len]``.
-        greedy: per continuation, whether every token is the argmax of its row.
+        logprobs: per continuation, the natural-log probability of each token that is wanted, float64 ``[n_scored]``.
+        greedy: per continuation, whether each of these is the argmax of its row.
     """
 
     logprobs: tuple[npt.NDArray[np.float64], ...]

@@ -11,7 +11,7 @@ import pytest
 
 from eval.diff import diff
 from eval.docs import Prediction
-from eval.report import accuracy_table, standard_error, task_report
+from eval.report import accuracy_table, mean_and_error, task_report
 from eval.run import Run, RunWriter
 from orin_runner.errors import UserError
 
@@ -92,7 +92,7 @@ def test_standard_error_is_the_harnesss() -> None:
     import statistics
 
     scores = [1] * 7 + [0] * 3
-    assert standard_error(0.7, 10) == pytest.approx(statistics.stdev(scores) / 10**0.5)
+    assert mean_and_error(scores)[1] == pytest.approx(statistics.stdev(scores) / 10**0.5)
 
 
 def test_the_challenge_clocks() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from eval.docs import Doc
+from orin_runner.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,23 +17,33 @@ class LoadOptions:
     Attributes:
         data: folder that holds the data sets' folders, None for the hub.
         limit: at most this many questions, drawn evenly over the whole set.
-        shots: worked examples before each question, None for the task's own number.
+        shots: worked examples before each question, None for the task's own number, "phi3" for the one that Phi-3's
+            report gives for it (arXiv:2404.14219, table 1).
     """
 
     data: Path | None = None
     limit: int | None = None
-    shots: int | None = None
+    shots: int | Literal["phi3"] | None = None
 
 
 class Task(Protocol):
-    """One benchmark."""
+    """One benchmark.
+
+    Attributes:
+        metrics: names of what each item is scored by; the first one is the task's accuracy.
+        metric: the first one in words.
+        default_shots: worked examples as lm-evaluation-harness has them.
+        phi3_shots: worked examples in Phi-3's report, None where it has no such benchmark.
+    """
 
     name: str
     title: str
     source: str
     licence: str
     metric: str
+    metrics: tuple[str, ...]
     default_shots: int
+    phi3_shots: int | None
 
     def load(self, options: LoadOptions) -> list[Doc]:
         """Every question, in the data set's order.
@@ -43,6 +54,46 @@ class Task(Protocol):
 
     def normalize(self, text: str) -> str:
         """A generated text as it is compared with the target."""
+
+    def score(self, doc: Doc, text: str) -> dict[str, float]:
+        """The value of a generated text under each of ``metrics``, from 0 to 1."""
+
+
+class ExactMatch:
+    """Scoring shared by tasks that take a text as right or wrong."""
+
+    metrics: tuple[str, ...] = ("exact_match",)
+    phi3_shots: int | None = None
+
+    def normalize(self, text: str) -> str:
+        return text
+
+    def score(self, doc: Doc, text: str) -> dict[str, float]:
+        return dict.fromkeys(self.metrics, float(self.normalize(text) == doc.target))
+
+
+def shots_of(task: Task, options: LoadOptions, available: int | None = None, group: str = "") -> int:
+    """How many worked examples ``options`` ask for.
+
+    Args:
+        task: the benchmark.
+        options: what the user asked for.
+        available: how many there are, None for no bound.
+        group: the sub-task that has so many, for the message.
+
+    Raises:
+        UserError: more than there are, or Phi-3's number for a benchmark its report does not have.
+    """
+    if options.shots == "phi3":
+        if task.phi3_shots is None:
+            raise UserError(f"Phi-3's report has no number of worked examples for {task.name}", "--shots N")
+        shots = task.phi3_shots
+    else:
+        shots = task.default_shots if options.shots is None else options.shots
+    if available is not None and shots > available:
+        where = f"for {group}" if group else "here"
+        raise UserError(f"{task.name} has {available} worked examples {where}, not {shots}", "use fewer --shots")
+    return shots
 
 
 LETTERS = ("A", "B", "C", "D")

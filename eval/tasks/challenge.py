@@ -17,7 +17,7 @@ from pathlib import Path
 
 from eval.data import need_file, read_jsonl
 from eval.docs import Doc
-from eval.tasks.base import LoadOptions, spread
+from eval.tasks.base import ExactMatch, LoadOptions, spread
 from orin_runner.errors import UserError
 
 MAX_NEW_TOKENS = 500
@@ -67,7 +67,7 @@ def challenge_doc(doc_id: str, group: str, messages: object, answer: object, whe
     )
 
 
-class Challenge:
+class Challenge(ExactMatch):
     """The 2024 challenge's JSON lines."""
 
     name = "challenge"

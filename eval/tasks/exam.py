@@ -11,14 +11,14 @@ from pathlib import Path
 
 from eval.data import read_jsonl
 from eval.docs import Doc
-from eval.tasks.base import LoadOptions, letter_doc, spread
+from eval.tasks.base import ExactMatch, LoadOptions, letter_doc, spread
 from eval.tasks.challenge import challenge_doc, challenge_text
 from orin_runner.errors import UserError
 
 FILE = Path(__file__).parent.parent / "data" / "exam.jsonl"
 
 
-class Exam:
+class Exam(ExactMatch):
     """The exam's JSON lines."""
 
     name = "exam"

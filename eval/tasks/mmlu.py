@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from eval.data import need_file, read_csv, read_hub
 from eval.docs import Doc
-from eval.tasks.base import LETTERS, LoadOptions, letter_doc, spread
+from eval.tasks.base import LETTERS, ExactMatch, LoadOptions, letter_doc, shots_of, spread
 from orin_runner.errors import UserError
 
 HUB = ("cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe")
@@ -55,7 +55,7 @@ class _Row:
         return "\n".join([self.question.strip(), *lines, "Answer:"])
 
 
-class MMLU:
+class MMLU(ExactMatch):
     """5-shot letters, per subject and weighted by questions."""
 
     name = "mmlu"
@@ -63,23 +63,20 @@ class MMLU:
     source = "github.com/hendrycks/test"
     licence = "MIT"
     metric = "letter with the highest log-probability"
+    metrics: tuple[str, ...] = ("acc",)
     default_shots = 5
+    phi3_shots: int | None = 5
 
     def load(self, options: LoadOptions) -> list[Doc]:
-        shots = self.default_shots if options.shots is None else options.shots
         docs = []
         for subject in SUBJECTS:
             dev = list(_rows(options, subject, "dev"))
-            if shots > len(dev):
-                raise UserError(f"mmlu has {len(dev)} worked examples for {subject}, not {shots}", "use fewer --shots")
+            shots = shots_of(self, options, len(dev), subject)
             intro = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
             worked = "".join(f"{row.text()} {row.answer}\n\n" for row in dev[:shots])
             for i, row in enumerate(_rows(options, subject, "test")):
                 docs.append(letter_doc(f"{subject}/{i}", subject, intro + worked + row.text(), row.answer))
         return spread(docs, options.limit)
-
-    def normalize(self, text: str) -> str:
-        return text
 
 
 def _rows(options: LoadOptions, subject: str, split: str) -> Iterator[_Row]:
