@@ -88,10 +88,17 @@ REAL: dict[str, tuple[str, str, Callable[[Path], list[Row]]]] = {
 }
 
 
-def real_case(task: str, data: Path) -> Case:
-    """``N_REAL`` questions of the public copies."""
+def real_case(task: str, data: Path, n: int = N_REAL) -> Case:
+    """``n`` questions of the public copies."""
     yaml, split, rows = REAL[task]
-    return Case(task, yaml, split, spread(rows(data), N_REAL), data)
+    return Case(task, yaml, split, spread(rows(data), n), data)
+
+
+def bbh_case(data: Path, subtask: str, *, direct: bool) -> Case:
+    """All questions of one sub-task; with no worked examples of its own, the harness brings them."""
+    rows = json.loads((data / "bbh" / "bbh" / f"{subtask}.json").read_text(encoding="utf-8"))["examples"]
+    yaml = f"bbh/{'fewshot' if direct else 'cot_fewshot'}/{subtask}.yaml"
+    return Case("bbh_direct" if direct else "bbh", yaml, "test", rows, data)
 
 
 def anli_case(data: Path, part: int) -> Case:

@@ -1,26 +1,27 @@
-"""Our tasks ask what lm-evaluation-harness's ask, and the engine as its model answers what its ``hf`` model answers."""
+"""The engine as lm-evaluation-harness's model answers what the harness's ``hf`` model answers."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 pytest.importorskip("lm_eval", reason="the lm-eval extra is not installed")
 
+from checkpoints import llama
 from harness import asked, local_config, local_task
-from harness_cases import N_REAL, REAL, WRITTEN, Case, real_case, written_case
+from harness_cases import REAL, WRITTEN, real_case, written_case
 from lm_eval.api.instance import Instance
-from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from convert.checkpoint import Checkpoint
@@ -30,7 +31,6 @@ from eval.docs import Doc, Prediction
 from eval.harness import HarnessModel, evaluate_with_harness, greedy_arguments
 from eval.tasks import get_task
 from eval.tasks.base import LETTERS, LoadOptions
-from eval.tasks.mmlu import SUBJECTS
 from orin_runner.cli import _start
 from orin_runner.engine import Progress
 from orin_runner.errors import UserError
@@ -40,6 +40,7 @@ from orin_runner.tokenizer import Tokenizer
 ROUNDING = {"abs": 0.05, "rel": 5e-3}
 """How far log-probabilities of a BF16 GGUF may be from those of transformers in float32: llama.cpp multiplies BF16
 weights with activations rounded to BF16, which have eight bits."""
+N_NEW = 24
 NEAR_TIE = 0.1
 """Two tokens so close may change places: each can be off by the absolute part of the rounding."""
 
@@ -69,14 +70,6 @@ def theirs(tiny: Path) -> HFLM:
     return HFLM(pretrained=str(tiny), device="cpu", dtype="float32", batch_size=8)
 
 
-def mmlu_rows(data: Path, subject: str, split: str) -> list[dict[str, Any]]:
-    with (data / "mmlu" / split / f"{subject}_{split}.csv").open(newline="", encoding="utf-8") as file:
-        return [
-            {"question": question, "subject": subject, "choices": choices, "answer": LETTERS.index(answer)}
-            for question, *choices, answer in csv.reader(file)
-        ]
-
-
 def orin_run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from orin_runner.cli import main; main()", *arguments]
     offline = {**os.environ, "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
@@ -100,67 +93,6 @@ def instances(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:
     return [Instance(kind, {}, args, i) for i, args in enumerate(arguments)]
 
 
-def test_mmlu_asks_what_the_harness_asks(tmp_path: Path, orin_data: Path) -> None:
-    """5-shot prompts, continuations and targets of the first and last questions of every subject."""
-    docs: dict[str, list[Any]] = {}
-    for doc in get_task("mmlu").load(LoadOptions(orin_data)):
-        docs.setdefault(doc.group, []).append(doc)
-    for subject in SUBJECTS:
-        rows = mmlu_rows(orin_data, subject, "test")
-        assert len(docs[subject]) == len(rows)
-        splits = {"test": [*rows[:2], *rows[-2:]], "dev": mmlu_rows(orin_data, subject, "dev")}
-        task = local_task(f"mmlu/default/mmlu_{subject}.yaml", splits, tmp_path / subject, 5)
-        ends = [*docs[subject][:2], *docs[subject][-2:]]
-        assert asked(task) == [[(doc.prompt, choice) for choice in doc.choices] for doc in ends]
-        assert [LETTERS[task.doc_to_target(row)] for row in task.eval_docs] == [doc.target for doc in ends]
-
-
-def our_requests(doc: Doc) -> list[tuple[Any, ...]]:
-    if doc.mode == "choose":
-        return list(zip(doc.prompts or [doc.prompt] * len(doc.choices), doc.choices, strict=True))
-    return [(doc.prompt, list(doc.until), doc.max_new_tokens)]
-
-
-def their_requests(task: ConfigurableTask) -> list[list[tuple[Any, ...]]]:
-    if task.OUTPUT_TYPE == "multiple_choice":
-        return asked(task)
-    return [[(prompt, *greedy_arguments(arguments))] for ((prompt, arguments),) in asked(task)]
-
-
-def our_target(doc: Doc) -> object:
-    if doc.right:
-        return [int(label in doc.right) for label in doc.labels]
-    return doc.labels.index(doc.target) if doc.mode == "choose" else {doc.target, *doc.references}
-
-
-def their_target(task: ConfigurableTask, row: dict[str, Any]) -> object:
-    if "mc2_targets" in row:
-        return row["mc2_targets"]["labels"]
-    if task.OUTPUT_TYPE == "generate_until":
-        return {", ".join(answer) for answer in row["answers"]} if "answers" in row else {task.doc_to_target(row)}
-    gold = task.doc_to_text(row) if task.multiple_input else task.doc_to_target(row)
-    return task.doc_to_choice(row).index(gold) if isinstance(gold, str) else gold
-
-
-def check_same(case: Case, folder: Path, shots: int | None, limit: int | None) -> None:
-    built = local_task(case.yaml, case.splits, folder, shots)
-    docs = get_task(case.task).load(LoadOptions(case.data, limit=limit, shots=shots))
-    assert their_requests(built) == [our_requests(doc) for doc in docs]
-    assert [their_target(built, row) for row in built.eval_docs] == [our_target(doc) for doc in docs]
-
-
-@pytest.mark.parametrize("task", REAL)
-def test_real_questions_are_asked_as_the_harness_asks_them(task: str, tmp_path: Path, orin_data: Path) -> None:
-    """Prompts, continuations and targets, evenly drawn from all public rows."""
-    check_same(real_case(task, orin_data), tmp_path / "rows", None, N_REAL)
-
-
-@pytest.mark.parametrize("task", WRITTEN)
-def test_written_questions_are_asked_as_the_harness_asks_them(task: str, tmp_path: Path) -> None:
-    """Prompts, continuations and targets of rows in the published files' form."""
-    check_same(written_case(task, tmp_path / "data"), tmp_path / "rows", None, None)
-
-
 PAIRS = [
     ("The market opens", " at nine."),
     ("The market opens ", "at nine."),
@@ -180,15 +112,6 @@ def test_log_likelihoods_are_those_of_hf(ours: HarnessModel, theirs: HFLM, monke
     found = ours.loglikelihood(requests)
     assert [x for x, _ in found] == pytest.approx([x for x, _ in expected], **ROUNDING)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
-
-
-def test_tokens_are_those_of_hf(ours: HarnessModel, theirs: HFLM) -> None:
-    """Where context and continuation are split, token by token."""
-    for (context, continuation), (before, after) in zip(PAIRS, ours._pairs(PAIRS), strict=True):
-        if context:
-            assert (before.tolist(), after.tolist()) == tuple(theirs._encode_pair(context, continuation))
-    chat = theirs.apply_chat_template([{"role": "user", "content": "Who?"}])
-    assert ours._encode([chat])[0].tolist() == theirs.tok_encode(chat)
 
 
 def test_rolling_log_likelihoods_are_those_of_hf(
@@ -263,33 +186,51 @@ def leave_each_other_at_a_tie(model: HFLM, prompt: str, a: str, b: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [*REAL, *WRITTEN])
-def test_items_agree_with_hf(
-    task: str, tmp_path: Path, request: pytest.FixtureRequest, ours: HarnessModel, theirs: HFLM
+def test_our_items_agree_with_hf(
+    task: str, tmp_path: Path, request: pytest.FixtureRequest, gguf: GGUFFile, theirs: HFLM
 ) -> None:
-    """The same choice (or text) for every question of the harness's task, except where two choices nearly tie."""
+    """Our task on the engine and the harness's on its ``hf`` model: the same choice or text, save at near-ties."""
     if task in REAL:
-        case = real_case(task, request.getfixturevalue("orin_data"))
+        case = real_case(task, request.getfixturevalue("orin_data"), 8)
     else:
         case = written_case(task, tmp_path / "data")
-    splits = {case.split: case.rows[::5] if task in REAL else case.rows}
-    built = local_task(case.yaml, splits, tmp_path / "rows", 0)
-    kind = built.instances[0].request_type
-    if kind == "generate_until":
+    built = local_task(case.yaml, case.splits, tmp_path / "rows", 0)
+    docs = get_task(task).load(LoadOptions(case.data, limit=len(case.rows), shots=0))
+    found = predictions(gguf, task, [replace(doc, max_new_tokens=N_NEW) for doc in docs])
+    if docs[0].mode == "generate":
         for instance in built.instances:
-            instance.arguments[1]["max_gen_toks"] = 24
+            instance.arguments[1]["max_gen_toks"] = N_NEW
         expected = theirs.generate_until(built.instances, disable_tqdm=True)
-        for instance, a, b in zip(built.instances, ours.generate_until(built.instances), expected, strict=True):
-            assert a == b or leave_each_other_at_a_tie(theirs, instance.args[0], a, b)
+        for doc, a, text in zip(docs, found, expected, strict=True):
+            assert a.text == text or leave_each_other_at_a_tie(theirs, doc.prompt, a.text, text)
         return
-    expected = iter(theirs.loglikelihood(built.instances, disable_tqdm=True))
-    found = iter(ours.loglikelihood(built.instances))
+    scores = iter(theirs.loglikelihood(built.instances, disable_tqdm=True))
     flips = 0
-    for choices in asked(built):
-        a, b = ([next(scores)[0] for _ in choices] for scores in (found, expected))
-        assert a == pytest.approx(b, **ROUNDING)
-        flips += a.index(max(a)) != b.index(max(b))
+    for doc, a, choices in zip(docs, found, asked(built), strict=True):
+        sums = [next(scores)[0] for _ in choices]
+        assert a.logprobs == pytest.approx(sums, **ROUNDING)
+        flips += np.argmax(a.logprobs) != np.argmax(sums)
+        assert a.target == doc.target
     # Sums that agree up to rounding choose the same, save where two of them nearly tie.
-    assert flips <= len(asked(built)) // 8
+    assert flips <= len(docs) // 8
+
+
+@pytest.mark.parametrize("begins_with_bos", [False, True])
+def test_tokens_are_those_of_hf(
+    begins_with_bos: bool, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where context and continuation are split; BOS neither twice before a rendered chat nor in a continuation."""
+    directory = llama(tmp_path / "llama", tiny) if begins_with_bos else tiny
+    convert(Checkpoint.open(directory), tmp_path / "llama.gguf", Options())
+    ours = HarnessModel(GGUFFile.open(tmp_path / "llama.gguf"), lambda _: pytest.fail("nothing is asked"))
+    theirs = HFLM(pretrained=str(directory), device="cpu", dtype="float32")
+    for text in ("The market", "<s>The market", " <s> x"):
+        assert ours._encode([text])[0].tolist() == theirs.tok_encode(text)
+    pairs = [*PAIRS, ("<s>Who?", " me"), ("", "<s>begins")]
+    seen: list[Any] = []
+    monkeypatch.setattr(theirs, "_loglikelihood_tokens", lambda requests, **_: seen.extend(requests))
+    theirs.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)
+    assert [(a.tolist(), b.tolist()) for a, b in ours._pairs(pairs)] == [(a, b) for _, a, b in seen]
 
 
 @pytest.mark.parametrize(
