@@ -35,7 +35,7 @@ from orin_runner.cli import _start
 from orin_runner.engine import Progress
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
-from orin_runner.tokenizer import Tokenizer
+from orin_runner.tokenizer import Tokenizer, _compile
 
 ROUNDING = {"abs": 0.05, "rel": 5e-3}
 """How far log-probabilities of a BF16 GGUF may be from those of transformers in float32: llama.cpp multiplies BF16
@@ -138,15 +138,13 @@ def test_a_longer_list_gets_a_longer_context(ours: HarnessModel, theirs: HFLM) -
     assert ours._runner is first
 
 
-def test_too_long_requests_are_said(ours: HarnessModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_long_requests_are_said(
+    ours: HarnessModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A context that loses its beginning is warned of; a continuation that cannot fit is refused."""
     ours.max_length = 16
-    log = logging.getLogger("lm_eval.orin_run")
-    log.addHandler(caplog.handler)
-    try:
-        ours.loglikelihood(instances("loglikelihood", [("word " * 40, " end"), ("word", " end")]))
-    finally:
-        log.removeHandler(caplog.handler)
+    monkeypatch.setattr(logging.getLogger("lm_eval"), "propagate", True)
+    ours.loglikelihood(instances("loglikelihood", [("word " * 40, " end"), ("word", " end")]))
     assert "1 of 2 requests are longer than the model's 16 tokens" in caplog.text
     with pytest.raises(UserError, match="a continuation has"):
         ours.loglikelihood(instances("loglikelihood", [("word", " end" * 40)]))
@@ -231,6 +229,38 @@ def test_tokens_are_those_of_hf(
     monkeypatch.setattr(theirs, "_loglikelihood_tokens", lambda requests, **_: seen.extend(requests))
     theirs.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)
     assert [(a.tolist(), b.tolist()) for a, b in ours._pairs(pairs)] == [(a, b) for _, a, b in seen]
+
+
+def test_a_template_without_system_messages_gets_none(
+    ours: HarnessModel, theirs: HFLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with hf, and it is said."""
+    template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+    )
+    monkeypatch.setattr(theirs.tokenizer, "chat_template", template)
+    monkeypatch.setattr(ours._tokenizer, "_template", _compile(template))
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    monkeypatch.setattr(logging.getLogger("lm_eval"), "propagate", True)
+    assert ours.apply_chat_template(chat) == theirs.apply_chat_template(chat) == "[Who?]>"
+    assert "takes no system message" in caplog.text
+    with pytest.raises(UserError, match="no system"):
+        ours._tokenizer.chat(chat)
+
+
+def test_what_memory_cannot_hold_is_refused(gguf: GGUFFile) -> None:
+    """No request is cut because of memory: that would change its answer."""
+
+    class Small:
+        limit = 4
+
+        def close(self) -> None:
+            pass
+
+    model = HarnessModel(gguf, lambda _: Small())
+    with pytest.raises(UserError, match=r"needs \d+ tokens of context, memory allows 4"):
+        model.loglikelihood(instances("loglikelihood", [("one two three four five six", " end")]))
 
 
 @pytest.mark.parametrize(
