@@ -5,12 +5,17 @@ from __future__ import annotations
 import difflib
 
 from eval.tasks.base import Task
+from eval.tasks.bbh import BBH, BBHDirect
 from eval.tasks.challenge import Challenge
+from eval.tasks.drop import DROP
 from eval.tasks.exam import Exam
+from eval.tasks.gsm8k import GSM8K
 from eval.tasks.mmlu import MMLU
 from orin_runner.errors import UserError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Exam(), Challenge(), MMLU())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Exam(), Challenge(), MMLU(), BBH(), BBHDirect(), DROP(), GSM8K())
+}
 
 
 def get_task(name: str) -> Task:

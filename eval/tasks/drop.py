@@ -1,0 +1,161 @@
+r"""DROP (Dua et al. 2019, arXiv:1903.00161): reading comprehension with counting and arithmetic.
+
+Data: https://allenai.org/data/drop (CC BY-SA 4.0), ``drop/drop_dataset_dev.json``: an object of passages, each with its
+``qa_pairs``; a question has one ``answer`` (a number, spans or a date) and ``validated_answers`` of other annotators,
+all of which are accepted. A worked row:
+
+    The home team scored 14 points on 3 May 1998. How many points did it score?
+
+The flat copy of OpenAI's simple-evals, ``drop/drop_v0_dev.jsonl.gz``, is read where the original is missing. It joins
+the spans of an answer with " and ", so that questions with several spans score otherwise than they should: exact match
+cannot be reached there in the original, and its F1 is of each span apart.
+
+White space and protocol are lm-evaluation-harness's (0.4.13, ``drop``): passage, a space, question, nothing else and no
+worked examples; the text ends at the first full stop. (So a decimal fraction is cut, too. The harness's prompts with
+worked examples hold the names of the answer's fields instead of answers; there are none here.)
+
+Scoring is the official one (``drop_eval.py`` of allennlp-reading-comprehension): case, articles, punctuation and
+hyphens are dropped and numbers compared by value; F1 is of the sets of words, and 0 where the accepted answer has
+numbers of which none is met. The text is one span; where the accepted answer has several, the best of their F1 is
+divided by their number. Of all accepted answers the best one counts.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.data import need_file, read_jsonl
+from eval.docs import Doc
+from eval.tasks.base import LoadOptions, shots_of, spread
+from eval.tasks.generation import MAX_NEW_TOKENS, local_data
+from orin_runner.errors import UserError
+from orin_runner.files import read_json
+
+UNTIL = (".",)
+FLAT = re.compile(r"(?s)Passage: (.*)\nQuestion: (.*)\nAnswer:")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+BETWEEN_SPANS = "\n"
+
+
+class DROP:
+    """Passage and question, as text."""
+
+    name = "drop"
+    title = "DROP"
+    source = "allenai.org/data/drop"
+    licence = "CC BY-SA 4.0"
+    metric = "exact match of the normalised text"
+    metrics: tuple[str, ...] = ("em", "f1")
+    default_shots = 0
+    phi3_shots: int | None = None
+
+    def load(self, options: LoadOptions) -> list[Doc]:
+        shots_of(self, options, 0)
+        folder = local_data(options, self.name, "drop/drop_dataset_dev.json") / "drop"
+        path = need_file(folder / "drop_dataset_dev.json", folder / "drop_v0_dev.jsonl.gz")
+        rows = _original(path) if path.suffix == ".json" else _flat(path)
+        docs = [
+            Doc(
+                id=name,
+                group="dev",
+                prompt=f"{passage} {question}",
+                mode="generate",
+                choices=(),
+                labels=(),
+                target=accepted[0],
+                max_new_tokens=MAX_NEW_TOKENS,
+                until=UNTIL,
+                references=accepted[1:],
+            )
+            for name, passage, question, accepted in rows
+        ]
+        return spread(docs, options.limit)
+
+    def normalize(self, text: str) -> str:
+        """The official normalisation."""
+        words = [_word(word.lower()) for word in re.split("[ -]", text)]
+        return " ".join(word for word in words if word)
+
+    def score(self, doc: Doc, text: str) -> dict[str, float]:
+        answer = self.normalize(text)
+        em, f1 = 0.0, 0.0
+        for accepted in (doc.target, *doc.references):
+            spans = accepted.split(BETWEEN_SPANS)
+            if spans[0].strip():
+                gold = [self.normalize(span) for span in spans]
+                em = max(em, float(gold == [answer]))
+                f1 = max(f1, float(np.round(max(_f1(answer, span) for span in gold) / len(gold), 2)))
+        return {"em": em, "f1": f1}
+
+
+def _word(word: str) -> str:
+    """A word without punctuation and articles; a number by its value."""
+    if not _is_number(word):
+        word = word.translate(PUNCTUATION)
+    if _is_number(word):
+        word = str(float(word))
+    return " ".join(ARTICLES.sub(" ", word).split())
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _f1(predicted: str, gold: str) -> float:
+    """F1 of two normalised texts as sets of words; 0 where ``gold`` has numbers and ``predicted`` none of them."""
+    bag, wanted = set(predicted.split()), set(gold.split())
+    numbers = {word for word in wanted if _is_number(word)}
+    if numbers and not numbers & bag:
+        return 0.0
+    # An empty bag has precision (or recall) 1, as in the official script.
+    precision = len(bag & wanted) / len(bag) if bag else 1.0
+    recall = len(bag & wanted) / len(wanted) if wanted else 1.0
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+_Row = tuple[str, str, str, tuple[str, ...]]  # id, passage, question, accepted answers
+
+
+def _original(path: Path) -> Iterator[_Row]:
+    for name, entry in read_json(path, "download it again").items():
+        pairs = entry.get("qa_pairs") if isinstance(entry, dict) else None
+        if not isinstance(pairs, list) or not isinstance(entry.get("passage"), str):
+            raise UserError(f"{path}, passage {name}: no 'passage' text or no list 'qa_pairs'")
+        for i, pair in enumerate(pairs):
+            where = f"{path}, passage {name}, question {i + 1}"
+            if not isinstance(pair, dict) or not isinstance(pair.get("question"), str):
+                raise UserError(f"{where}: no 'question' text")
+            answers = [pair.get("answer"), *(pair.get("validated_answers") or [])]
+            accepted = dict.fromkeys(_answer(answer, where) for answer in answers)
+            yield f"{name}/{i}", entry["passage"], pair["question"], tuple(accepted)
+
+
+def _answer(answer: Any, where: str) -> str:
+    """An annotator's answer: the number, else the spans, else the date."""
+    try:
+        if answer["number"] != "":
+            return str(answer["number"])
+        if answer["spans"]:
+            return BETWEEN_SPANS.join(" ".join(span.split("\n")) for span in answer["spans"])
+        return " ".join(answer["date"].get(part, "") for part in ("day", "month", "year")).strip()
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{where}: an answer is not an object of 'number', 'spans' and 'date'") from error
+
+
+def _flat(path: Path) -> Iterator[_Row]:
+    for line, row in read_jsonl(path, "context", "ref_text"):
+        match = FLAT.fullmatch(str(row["context"]))
+        if match is None or not isinstance(row["ref_text"], str):
+            raise UserError(f"{path}, line {line}: not a passage, a question and 'Answer:' with their accepted answers")
+        yield str(line), match[1], match[2], tuple(dict.fromkeys(row["ref_text"].split("|")))
