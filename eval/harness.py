@@ -302,23 +302,28 @@ def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path
     for name, instead in REFUSED.items():
         if vars(parsed).get(name):
             raise UserError(f"lm-eval does not take --{name}", instead)
+    path = out / "results.json"
+    if path.exists():
+        raise UserError(f"{out} already holds results", "name another folder with --out, or remove it")
     parsed.output_path = str(out)
     try:
         config = EvaluatorConfig.from_cli(parsed)
         manager = config.process_tasks()
     except ValueError as error:
-        raise UserError(str(error), "lm-eval ls tasks lists what there is") from error
-    path = out / "results.json"
-    if path.exists():
-        raise UserError(f"{out} already holds results", "name another folder with --out, or remove it")
+        raise UserError(str(error), "lm-eval run --help and lm-eval ls tasks say what there is") from error
     out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = simple_evaluate(
-        model,
-        task_manager=manager,
-        **{name: getattr(config, name) for name in PASSED},
-        **dict(zip(SEEDS, config.seed or [None] * len(SEEDS), strict=True)),
-        **config.cache_requests,
-    )
+    try:
+        results: dict[str, Any] = simple_evaluate(
+            model,
+            task_manager=manager,
+            **{name: getattr(config, name) for name in PASSED},
+            **dict(zip(SEEDS, config.seed or [None] * len(SEEDS), strict=True)),
+            **config.cache_requests,
+        )
+    except ImportError as error:
+        raise UserError(
+            f"a task needs a package that is not installed ({error})", f"pip install {error.name}"
+        ) from error
     for task, rows in results.pop("samples", {}).items():
         lines = (json.dumps(row, default=handle_non_serializable, ensure_ascii=False) for row in rows)
         (out / f"samples_{task}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
