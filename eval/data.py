@@ -28,13 +28,49 @@ def need_file(*candidates: Path) -> Path:
     raise UserError(f"{candidates[0]} does not exist", "--data names the folder that holds the data sets' folders")
 
 
+def find_file(data: Path, *names: str) -> Path:
+    """The first of ``names`` under ``data`` that exists, plain or with ``.gz`` behind it.
+
+    Raises:
+        UserError: none does.
+    """
+    return need_file(*(data / f"{name}{end}" for name in names for end in ("", ".gz")))
+
+
+def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, object) for every entry of a JSON list.
+
+    Raises:
+        UserError: the file is not a JSON list of objects.
+    """
+    try:
+        rows = json.loads(b"".join(lines_of(path)))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}", "download it again") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is not a list of JSON objects")
+    yield from enumerate(rows, start=1)
+
+
+def read_labels(path: Path, n: int) -> list[str]:
+    """The ``n`` labels of a ``.lst`` file, one a line.
+
+    Raises:
+        UserError: there are more or fewer.
+    """
+    labels = b"".join(lines_of(path)).decode("utf-8", "replace").split()
+    if len(labels) != n:
+        raise UserError(f"{path} has {len(labels)} labels for {n} rows")
+    return labels
+
+
 def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) for every non-empty line of a JSON-lines file, gzipped or not.
 
     Raises:
         UserError: a line is not a JSON object or lacks one of the ``required`` keys; the line number is named.
     """
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         try:
@@ -51,7 +87,12 @@ def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]
         yield number, row
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file, gzipped or not.
+
+    Raises:
+        UserError: the gzip is damaged.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as lines:

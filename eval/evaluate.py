@@ -11,7 +11,8 @@ from eval.ask import Encoder, Question, encode_docs, predict, unanswered
 from eval.docs import Prediction
 from eval.report import task_report
 from eval.run import RunWriter
-from eval.tasks.base import LoadOptions, Task
+from eval.tasks.base import LoadOptions, Task, in_chat
+from eval.tasks.multiple_choice import MultipleChoice
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.requests import Generated, Request, Result, context_tokens, longest_path
@@ -50,7 +51,11 @@ def prepare(task: Task, options: LoadOptions, encoder: Encoder, n_positions: int
         UserError: data or tokenizer are not usable, or a prompt is longer than the model's context.
     """
     started = time.perf_counter()
+    if options.scoring is not None and not isinstance(task, MultipleChoice):
+        raise UserError(f"{task.name} is scored in one way only", "leave --scoring out")
     docs = task.load(options)
+    if options.chat:
+        docs = [in_chat(doc) for doc in docs]
     if not docs:
         raise UserError(f"{task.name} has no questions here", "check the files that --data names")
     loaded = time.perf_counter()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,33 +18,49 @@ import typer
 
 from eval.diff import diff
 from eval.evaluate import Prepared, Status, evaluate, prepare
+from eval.published import changed_files
 from eval.run import Run, RunWriter, check_new
-from eval.tasks import get_task
-from eval.tasks.base import LoadOptions, Task
+from eval.tasks import TASKS, get_task
+from eval.tasks.base import Task
 from orin_runner import __version__, llama
 from orin_runner.console import Notes
-from orin_runner.device import KNOWN, cpu_threads, parse_size, present_device
+from orin_runner.device import KNOWN, cpu_threads, present_device
 from orin_runner.errors import UserError, os_error_line
-from orin_runner.gguf_file import GGUFFile
 from orin_runner.header import common_header, model_header
 from orin_runner.memory import needs_of, plan_that_fits
+from orin_runner.options import (
+    Chat,
+    Data,
+    Device,
+    HarnessTasks,
+    Json,
+    Limit,
+    ModelFile,
+    Out,
+    ScoringMode,
+    Shots,
+    Tasks,
+    asked,
+    device_bytes,
+    load_options,
+)
 from orin_runner.prompt_cache import PromptCacheOptions
 from orin_runner.requests import Request, context_tokens
 from orin_runner.selftest import compare, random_requests
 from orin_runner.show import (
-    model_line,
     offload_lines,
     plan_lines,
     print_diff,
     print_plan,
     print_report,
     print_selftest,
+    print_tasks,
+    task_row,
     window_warning,
 )
-from orin_runner.state import default_model
-from orin_runner.supervisor import DoesNotFitError, Supervisor, WorkerDiedError
+from orin_runner.start import open_model, start
+from orin_runner.supervisor import DoesNotFitError, WorkerDiedError
 from orin_runner.tokenizer import Tokenizer
-from orin_runner.worker import Job
 
 STARTED = time.perf_counter()
 F16_COMPUTE = "GGML_CUDA_CUBLAS_COMPUTE_TYPE"
@@ -55,18 +72,8 @@ app = typer.Typer(
     help="Run a non-quantized LLM over whole benchmarks through llama.cpp, computing every distinct token once.",
 )
 notes = Notes()
-
-Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help="exam, challenge, mmlu")]
-HarnessTasks = Annotated[str, typer.Option(help="Tasks, groups or YAML files, separated by commas.")]
-ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_MODEL, else the last make convert).")]
-Data = Annotated[
-    Path | None, typer.Option(help="Folder with the published data files; without it tasks load from the hub.")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Ask only this many questions, evenly spread.")]
-Shots = Annotated[int | None, typer.Option(min=0, help="Worked examples before each question.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for the run (default: runs/TASK-TIME).")]
-Device = Annotated[str, typer.Option(help="auto (this machine), orin-32gb, or an amount of memory such as 29000MiB.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+_open_model = partial(open_model, notes)
+_start = partial(start, notes)
 
 
 @app.callback(invoke_without_command=True)
@@ -85,6 +92,8 @@ def eval_command(
     data: Data = None,
     limit: Limit = None,
     shots: Shots = None,
+    scoring: ScoringMode = None,
+    chat: Chat = False,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was broken off.")] = False,
     draft: Annotated[
@@ -99,7 +108,8 @@ def eval_command(
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
     start = time.perf_counter() - STARTED
-    chosen = _chosen(tasks)
+    options = load_options(data, limit, shots, scoring, chat=chat)
+    chosen = _chosen(tasks, data)
     if resume and out is None:
         raise UserError("--resume needs --out", "name the folder of the run that was broken off")
     out = out or _run_folder(tasks)
@@ -107,7 +117,7 @@ def eval_command(
         check_new(out)
     file = _open_model(model)
     tokenizer = Tokenizer.from_gguf(file)
-    prepared = [prepare(task, LoadOptions(data, limit, shots), tokenizer, file.n_ctx_train) for task in chosen]
+    prepared = [prepare(task, options, tokenizer, file.n_ctx_train) for task in chosen]
     for item in prepared:
         warning = window_warning(item, file)
         if warning is not None:
@@ -116,7 +126,7 @@ def eval_command(
     cache = None
     if prompt_cache is not None:
         cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {file.digest()}")
-    with _start(file, requests, _device_bytes(device), draft=draft, prompt_cache=cache) as supervisor:
+    with _start(file, requests, device_bytes(device), draft=draft, prompt_cache=cache) as supervisor:
         for line in [
             *offload_lines(supervisor.loaded, file, os.environ.get(F16_COMPUTE)),
             *plan_lines(supervisor.plan),
@@ -129,7 +139,7 @@ def eval_command(
                 f"fit into memory: they are left out and count as wrong"
             )
         kept = None if prompt_cache is None else str(prompt_cache)
-        settings = {"tasks": tasks, "draft": draft, "limit": limit, "shots": shots, "prompt_cache": kept}
+        settings = {"tasks": tasks, "draft": draft, **asked(options), "prompt_cache": kept}
         sections: dict[str, Any] = {}
         header = {**common_header("llama.cpp"), **model_header(file, supervisor), "settings": settings}
         with RunWriter(out, header, resume=resume) as writer:
@@ -164,15 +174,17 @@ def plan(
     data: Data = None,
     limit: Limit = None,
     shots: Shots = None,
+    scoring: ScoringMode = None,
+    chat: Chat = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Show what a run will take before anything is loaded. Exit status 1 if it does not fit."""
+    options = load_options(data, limit, shots, scoring, chat=chat)
     file = _open_model(model)
     tokenizer = Tokenizer.from_gguf(file)
-    options = LoadOptions(data, limit, shots)
-    requests = _requests([prepare(task, options, tokenizer, file.n_ctx_train) for task in _chosen(tasks)])
-    size = _device_bytes(device)
+    requests = _requests([prepare(task, options, tokenizer, file.n_ctx_train) for task in _chosen(tasks, data)])
+    size = device_bytes(device)
     target = KNOWN[device] if device in KNOWN else present_device(size)
     simulate = (lambda settings: llama.simulate(file.path, settings)) if target.present else None
     lengths = [context_tokens(request) for request in requests]
@@ -189,6 +201,16 @@ def plan(
         raise typer.Exit(1)
 
 
+@app.command("tasks")
+def tasks_command(data: Data = None, as_json: Json = False) -> None:
+    """List the tasks: questions, worked examples (the task's own and Phi-3's), metric, licence, source."""
+    rows = [task_row(task, data) for task in TASKS.values()]
+    if as_json:
+        print(json.dumps({"tasks": rows}, indent=1))
+    else:
+        print_tasks(rows)
+
+
 @app.command()
 def selftest(
     model: ModelFile = None,
@@ -202,7 +224,7 @@ def selftest(
     window = file.window or 0
     longest = min(file.n_ctx_train, window + 300 if window else 1500)
     made = random_requests(requests, file.n_vocab, window, longest, seed)
-    with notes.progress("selftest", None) as bar, _start(file, made, _device_bytes(device)) as supervisor:
+    with notes.progress("selftest", None) as bar, _start(file, made, device_bytes(device)) as supervisor:
         for line in offload_lines(supervisor.loaded, file, os.environ.get(F16_COMPUTE)):
             notes.note(line)
         result = compare(made, supervisor.run, lambda: supervisor.stats, window, lambda n: bar.update(n, f"{n} alone"))
@@ -221,6 +243,8 @@ def reference(
     data: Data = None,
     limit: Limit = None,
     shots: Shots = None,
+    scoring: ScoringMode = None,
+    chat: Chat = False,
     out: Out = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
@@ -231,7 +255,8 @@ def reference(
     as_json: Json = False,
 ) -> None:
     """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
-    chosen = _chosen(tasks)
+    options = load_options(data, limit, shots, scoring, chat=chat)
+    chosen = _chosen(tasks, data)
     out = out or _run_folder([*tasks, "reference"])
     check_new(out)
     try:
@@ -246,11 +271,10 @@ def reference(
     before = time.perf_counter()
     loaded = hf.Reference(model, dtype, device, window=reference_window == "on")
     load = time.perf_counter() - before
-    options = LoadOptions(data, limit, shots)
     prepared = [prepare(task, options, loaded.encoder, loaded.n_positions) for task in chosen]
     ours, theirs = common_header("transformers"), loaded.header()
     header = {**ours, **theirs, "versions": {**ours["versions"], **theirs["versions"]}}
-    header["settings"] = {"limit": limit, "shots": shots}
+    header["settings"] = asked(options)
     sections: dict[str, Any] = {}
     with RunWriter(out, header) as writer:
         for item in prepared:
@@ -273,7 +297,7 @@ def lm_eval_command(
         reason = f"this command needs lm-evaluation-harness ({error})"
         raise UserError(reason, "pip install 'orin-run[lm-eval]'") from error
     out = out or _run_folder([*tasks.split(","), "lm-eval"])
-    file, size = _open_model(model), _device_bytes(device)
+    file, size = _open_model(model), device_bytes(device)
     with closing(HarnessModel(file, lambda requests: _start(file, requests, size))) as adapter:
         evaluate_with_harness(["--tasks", tasks, *context.args], adapter, out)
 
@@ -318,6 +342,8 @@ def main() -> None:
     except OSError as error:
         notes.error(os_error_line(error), None)
         sys.exit(2)
+    except DoesNotFitError:
+        sys.exit(1)  # its plan has been shown
     except (WorkerDiedError, llama.DecodeError, MemoryError) as error:
         notes.error(str(error), None)
         sys.exit(1)
@@ -326,67 +352,16 @@ def main() -> None:
         sys.exit(130)
 
 
-def _open_model(model: Path | None) -> GGUFFile:
-    path, why = (model, "") if model is not None else default_model()
-    file = GGUFFile.open(path)
-    notes.note(f"model {path}{f' ({why})' if why else ''}: {model_line(file)}")
-    return file
-
-
-def _start(
-    file: GGUFFile,
-    requests: Sequence[Request],
-    device_bytes: int | None,
-    *,
-    draft: bool = True,
-    prompt_cache: PromptCacheOptions | None = None,
-) -> Supervisor:
-    """A worker with the model loaded; exits with the plan where it does not fit."""
-    job = Job(
-        model=file.path,
-        needs=needs_of(requests),
-        lengths=[context_tokens(request) for request in requests],
-        device_bytes=device_bytes,
-        share=1.0,
-        n_threads=cpu_threads(),
-        draft=draft,
-        prompt_cache=prompt_cache,
-    )
-    with notes.progress(f"loading {file.path.name}", 1.0) as bar:
-        supervisor = Supervisor(job, notes.warn, bar.update)
-        try:
-            supervisor.start()
-        except DoesNotFitError as error:
-            for line in plan_lines(error.plan):
-                notes.warn(line)
-            raise typer.Exit(1) from error
-    return supervisor
-
-
-def _chosen(names: Sequence[str]) -> list[Task]:
-    """The tasks of these names, each once."""
+def _chosen(names: Sequence[str], data: Path | None) -> list[Task]:
+    """The tasks of these names, each once; files that are not the published ones are reported."""
+    for name in dict.fromkeys(names):
+        for line in changed_files(name, data):
+            notes.warn(line)
     return [get_task(name) for name in dict.fromkeys(names)]
 
 
 def _requests(prepared: Sequence[Prepared]) -> list[Request]:
     return [question.request for item in prepared for question in item.questions]
-
-
-def _device_bytes(device: str) -> int | None:
-    """Bytes named by --device; None for auto.
-
-    Raises:
-        UserError: neither a known device nor a size.
-    """
-    if device == "auto":
-        return None
-    if device in KNOWN:
-        return KNOWN[device].available
-    size = parse_size(device)
-    if size is None:
-        known = ", ".join(KNOWN)
-        raise UserError(f"--device {device} is neither a device nor an amount of memory", f"auto, {known}, or 29000MiB")
-    return size
 
 
 def _run_folder(names: list[str]) -> Path:

@@ -75,11 +75,13 @@ class Bar:
         self._update(done, detail)
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; the first column is text, the others are numbers."""
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[int] = (0,)
+) -> None:
+    """A table on stdout; columns that are not text are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i in text_columns else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     # Without a terminal rich would fold wide tables at 80 columns.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from eval.diff import SHOWN_FLIPS
 from eval.evaluate import Prepared
 from eval.run import Run
+from eval.tasks.base import LoadOptions, Task
 from orin_runner import llama
 from orin_runner.console import GIB, print_table
+from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import MIB, MemoryPlan
 from orin_runner.selftest import SelftestResult
@@ -32,7 +35,7 @@ def window_warning(item: Prepared, file: GGUFFile) -> str | None:
     window = file.dropped_window
     if window is None:
         return None
-    beyond = sum(len(question.request.prompt) > window for question in item.questions)
+    beyond = sum(question.n_tokens > window for question in item.questions)
     if not beyond:
         return None
     return (
@@ -132,6 +135,34 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
                 f"sequence differ by at most {section['noise']:.2g} in any log-probability)"
             )
     print(f"run written to {out}")
+
+
+def task_row(task: Task, data: Path | None) -> dict[str, Any]:
+    """What ``orin-run tasks`` says of a task; ``rows`` is None where its files are not in ``data``."""
+    rows = None
+    if data is not None:
+        with suppress(UserError):
+            rows = len(task.load(LoadOptions(data)))
+    names = ("name", "title", "default_shots", "phi3_shots", "metrics", "metric", "licence", "source")
+    return {"rows": rows, **{name: getattr(task, name) for name in names}}
+
+
+def print_tasks(rows: Sequence[dict[str, Any]]) -> None:
+    """The registry of tasks."""
+    header = ("task", "rows", "shots", "Phi-3's", "metrics", "licence", "source")
+    cells = [
+        (
+            row["name"],
+            "" if row["rows"] is None else f"{row['rows']:,}",
+            str(row["default_shots"]),
+            "" if row["phi3_shots"] is None else str(row["phi3_shots"]),
+            ", ".join(row["metrics"]),
+            row["licence"],
+            row["source"],
+        )
+        for row in rows
+    ]
+    print_table("", header, cells, text_columns=(0, 4, 5, 6))
 
 
 def print_selftest(result: SelftestResult) -> None:

@@ -31,10 +31,11 @@ from eval.docs import Doc, Prediction
 from eval.harness import HarnessModel, evaluate_with_harness, greedy_arguments
 from eval.tasks import get_task
 from eval.tasks.base import LETTERS, LoadOptions
-from orin_runner.cli import _start
+from orin_runner.console import Notes
 from orin_runner.engine import Progress
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
+from orin_runner.start import start
 from orin_runner.tokenizer import Tokenizer, _compile
 
 ROUNDING = {"abs": 0.05, "rel": 5e-3}
@@ -60,7 +61,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> GGUFFile:
 
 @pytest.fixture
 def ours(gguf: GGUFFile) -> Iterator[HarnessModel]:
-    model = HarnessModel(gguf, lambda requests: _start(gguf, requests, None))
+    model = HarnessModel(gguf, lambda requests: start(Notes(), gguf, requests, None))
     yield model
     model.close()
 
@@ -82,7 +83,7 @@ def predictions(gguf: GGUFFile, task: str, docs: Sequence[Doc]) -> list[Predicti
     questions = encode_docs(docs, tokenizer)
     requests = [question.request for question in questions]
     found: dict[int, Prediction] = {}
-    with _start(gguf, requests, None) as runner:
+    with start(Notes(), gguf, requests, None) as runner:
         for event in runner.run(requests):
             if not isinstance(event, Progress):
                 found[event[0]] = predict(get_task(task), questions[event[0]], event[1], tokenizer)

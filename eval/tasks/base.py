@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from eval.docs import Doc
 from orin_runner.errors import UserError
+
+Scoring = Literal["letters", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,15 @@ class LoadOptions:
         limit: at most this many questions, drawn evenly over the whole set.
         shots: worked examples before each question, None for the task's own number, "phi3" for the one that Phi-3's
             report gives for it (arXiv:2404.14219, table 1).
+        scoring: score answer letters or whole choices, None for the task's own way.
+        chat: put each prompt into the model's chat template.
     """
 
     data: Path | None = None
     limit: int | None = None
     shots: int | Literal["phi3"] | None = None
+    scoring: Scoring | None = None
+    chat: bool = False
 
 
 class Task(Protocol):
@@ -118,3 +124,19 @@ def spread(docs: list[Doc], limit: int | None) -> list[Doc]:
     if limit is None or limit >= len(docs):
         return docs
     return [docs[(i * len(docs)) // limit] for i in range(limit)]
+
+
+def in_chat(doc: Doc) -> Doc:
+    """``doc`` as one message of a user, worked examples included; the answer follows the template without a space.
+
+    So does lm-evaluation-harness with ``--apply_chat_template`` (0.4.13, ``construct_requests``).
+
+    Raises:
+        UserError: the choices stand in the prompts, which a conversation cannot hold.
+    """
+    if not isinstance(doc.prompt, str):
+        return doc
+    if doc.prompts:
+        raise UserError("this task's choices stand within a sentence, which no chat template can end in", "omit --chat")
+    choices = tuple(choice.removeprefix(" ") for choice in doc.choices) if doc.mode == "choose" else doc.choices
+    return replace(doc, prompt=({"role": "user", "content": doc.prompt},), choices=choices)

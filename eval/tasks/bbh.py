@@ -114,7 +114,7 @@ class BBHDirect(BBH):
     name = "bbh_direct"
     title = "BIG-Bench Hard, direct"
     metric = "exact match of the text"
-    phi3_shots = None
+    phi3_shots: int | None = None
 
     def normalize(self, text: str) -> str:
         return text

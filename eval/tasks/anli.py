@@ -1,0 +1,57 @@
+"""ANLI (Nie et al. 2020, arXiv:1910.14599): does a text entail a sentence? Three rounds of ever harder examples.
+
+Data: https://github.com/facebookresearch/anli (CC BY-NC 4.0), ``R1/test.jsonl`` to ``R3/test.jsonl`` and
+``train.jsonl`` beside each, with rows ``{"uid", "context", "hypothesis", "label": "e"/"n"/"c"}``; or ``facebook/anli``
+on the hub. Where a round's ``test`` file is not there its ``dev`` file is asked. A worked row of the prompt:
+
+    Franco Zeffirelli, KBE Grande Ufficiale OMRI (] ; born 12 February 1923) is an Italian director [...]
+    Question: Franco Zeffirelli had a political career True, False, or Neither?
+    Answer: True
+
+White space is lm-evaluation-harness's (0.4.13, ``anli_r1`` to ``anli_r3``): no line break between the hypothesis and
+"True, False, or Neither?". The choices are " True" (entailed), " Neither" (neutral), " False" (contradicted).
+"""
+
+from __future__ import annotations
+
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
+
+ANSWERS = ("True", "Neither", "False")
+
+
+def _part(r: int) -> Part:
+    def files(*splits: str) -> tuple[str, ...]:
+        return tuple(
+            name
+            for split in splits
+            for name in (f"anli/R{r}/{split}.jsonl", f"anli/R{r}_{split}.jsonl", f"anli_v1.0/R{r}/{split}.jsonl")
+        )
+
+    return Part(f"r{r}", files("test", "dev"), files("train"), f"test_r{r}", f"train_r{r}")
+
+
+class ANLI(MultipleChoice):
+    """The three rounds as groups."""
+
+    name = "anli"
+    title = "ANLI"
+    source = "github.com/facebookresearch/anli"
+    licence = "CC BY-NC 4.0"
+    phi3_shots: int | None = 7
+    hub = ("facebook/anli", "8e4813d81f46d313dac7892e1c28076917cfcdf9", None)
+    parts = (_part(1), _part(2), _part(3))
+    choice_names = ANSWERS
+
+    def item(self, row: Row) -> Item:
+        if "premise" in row:  # the hub's columns
+            premise, right = text(row, "premise"), number(row, "label")
+        else:
+            premise, right = text(row, "context"), _index(text(row, "label"))
+        question = f"Question: {text(row, 'hypothesis')} True, False, or Neither?"
+        return Item(f"{premise}\n{question}", ANSWERS, (right,))
+
+
+def _index(label: str) -> int:
+    if label not in {"e", "n", "c"}:
+        raise ValueError(f"the label is {label!r}, not one of e, n, c")
+    return "enc".index(label)

@@ -1,0 +1,43 @@
+"""BoolQ (Clark et al. 2019, arXiv:1905.10044): a passage, and a question that is answered by no or yes.
+
+Data: https://github.com/google-research-datasets/boolean-questions (CC BY-SA 3.0), ``dev.jsonl`` and ``train.jsonl``
+with rows ``{"question", "title", "answer": true/false, "passage"}``; or SuperGLUE's copy, ``BoolQ/val.jsonl`` or
+``aps/super_glue``, ``boolq``, on the hub. A worked row of the prompt:
+
+    Ethanol fuel -- All biomass goes through at least some of these steps: it needs to be grown, [...]
+    Question: does ethanol take more energy make that produces?
+    Answer: no
+
+White space is lm-evaluation-harness's (0.4.13, ``boolq``), which reads SuperGLUE's copy; that one puts the article's
+title and " -- " in front of the passage, so the original rows get them here. The choices are " no" and " yes", in this
+order.
+"""
+
+from __future__ import annotations
+
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
+
+
+class BoolQ(MultipleChoice):
+    """Whole choices by default."""
+
+    name = "boolq"
+    title = "BoolQ"
+    source = "github.com/google-research-datasets/boolean-questions"
+    licence = "CC BY-SA 3.0"
+    phi3_shots: int | None = 2
+    hub = ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "boolq")
+    parts = (
+        Part(
+            "validation",
+            ("boolq/dev.jsonl", "boolq/val.jsonl", "BoolQ/val.jsonl"),
+            ("boolq/train.jsonl", "BoolQ/train.jsonl", "boolq/train_first500.jsonl"),
+            "validation",
+        ),
+    )
+    choice_names = ("no", "yes")
+
+    def item(self, row: Row) -> Item:
+        passage = f"{text(row, 'title')} -- {text(row, 'passage')}" if "title" in row else text(row, "passage")
+        right = number(row, "label" if "label" in row else "answer")
+        return Item(f"{passage}\nQuestion: {text(row, 'question')}?", ("no", "yes"), (right,))

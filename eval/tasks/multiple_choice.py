@@ -1,0 +1,227 @@
+"""What the multiple-choice tasks share: rows to questions, worked examples, letters or whole choices.
+
+A task says where its rows lie and how one becomes an ``Item``. Prompts are lm-evaluation-harness 0.4.13's: one space
+between prompt and answer, a blank line between worked examples. Worked examples are the first rows of the published
+training split, the same before every question, so that they are computed once; the harness draws others at random for
+each question, so few-shot prompts differ from its own. Zero shots, its default, are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from string import ascii_uppercase
+from typing import Any
+
+from eval.data import find_file, need_file, read_hub, read_json_list, read_jsonl, read_labels
+from eval.docs import Doc
+from eval.tasks.base import ExactMatch, LoadOptions, Scoring, shots_of, spread
+from orin_runner.errors import UserError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row of a data set.
+
+    Attributes:
+        head: the question, up to the task's cue.
+        choices: the answers, verbatim.
+        right: indices of the true ones; the first is the target.
+    """
+
+    head: str
+    choices: tuple[str, ...]
+    right: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where some of a task's rows lie.
+
+    Attributes:
+        group: what they are called in the results.
+        files: below ``--data``; the first one there is read.
+        worked_files: the same for worked examples.
+        split, worked_split: the same on the hub.
+    """
+
+    group: str
+    files: tuple[str, ...]
+    worked_files: tuple[str, ...]
+    split: str
+    worked_split: str = "train"
+
+
+class MultipleChoice(ExactMatch):
+    """Base of the tasks.
+
+    Attributes:
+        hub: repository, revision and configuration on the hub.
+        cue: what stands between question and answer.
+        scoring: the harness's way.
+        choice_names: what the choices are called in results, letters where empty.
+        labels_apart: whether the published labels lie in a file of their own beside the rows, one a line.
+    """
+
+    name: str
+    metric = "choice with the highest log-probability"
+    metrics: tuple[str, ...] = ("acc", "acc_norm", "acc_bytes", "acc_tokens")
+    default_shots = 0
+    title: str
+    source: str
+    licence: str
+    hub: tuple[str, str, str | None]
+    parts: tuple[Part, ...]
+    cue = "\nAnswer:"
+    scoring: Scoring = "text"
+    choice_names: tuple[str, ...] = ()
+    labels_apart = False
+
+    def item(self, row: Row) -> Item:
+        """A row of the published file or of the hub.
+
+        Raises:
+            KeyError, ValueError: it is malformed.
+        """
+        raise NotImplementedError
+
+    def load(self, options: LoadOptions) -> list[Doc]:
+        shots = shots_of(self, options)
+        scoring = options.scoring or self.scoring
+        docs = []
+        for part in self.parts:
+            worked = list(islice(self._items(options, part.worked_files, part.worked_split), shots)) if shots else []
+            shots_of(self, options, len(worked) if shots else None)
+            start = "".join(self.example(item, scoring) + "\n\n" for item in worked)
+            for i, item in enumerate(self._items(options, part.files, part.split)):
+                doc_id = f"{part.group}/{i}" if len(self.parts) > 1 else str(i)
+                docs.append(self.doc(doc_id, part.group, item, start, scoring))
+        return spread(docs, options.limit)
+
+    def example(self, item: Item, scoring: Scoring) -> str:
+        """A worked example."""
+        answer = item.choices[item.right[0]] if scoring == "text" else ascii_uppercase[item.right[0]]
+        return f"{self._asked(item, scoring)} {answer}"
+
+    def doc(self, doc_id: str, group: str, item: Item, start: str, scoring: Scoring) -> Doc:
+        """The question itself, after the worked examples in ``start``."""
+        letters = ascii_uppercase[: len(item.choices)]
+        names = tuple(letters)
+        if scoring == "text":
+            names = self.choice_names or (tuple(letters) if len(letters) == len(item.choices) else _numbers(item))
+        return Doc(
+            id=doc_id,
+            group=group,
+            prompt=start + self._asked(item, scoring),
+            mode="choose",
+            choices=tuple(f" {choice}" for choice in (item.choices if scoring == "text" else letters)),
+            labels=names,
+            target=names[item.right[0]],
+            single_token=scoring == "letters",
+        )
+
+    def _asked(self, item: Item, scoring: Scoring) -> str:
+        if scoring == "text":
+            return item.head + self.cue
+        if len(item.choices) > len(ascii_uppercase):
+            raise UserError(f"{self.name}: a question has more choices than there are letters", "--scoring text")
+        lines = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, item.choices, strict=False)]
+        return "\n".join([item.head, *lines]) + (self.cue or "\nAnswer:")
+
+    def _items(self, options: LoadOptions, files: tuple[str, ...], split: str) -> Iterator[Item]:
+        for where, row in self._rows(options, files, split):
+            try:
+                item = self.item(row)
+            except KeyError as error:
+                raise UserError(f"{where}: no {error}") from error
+            except ValueError as error:
+                raise UserError(f"{where}: {error}") from error
+            if not all(0 <= i < len(item.choices) for i in item.right) or not item.right:
+                raise UserError(f"{where}: the right answer is not one of the {len(item.choices)} choices")
+            yield item
+
+    def _rows(self, options: LoadOptions, files: tuple[str, ...], split: str) -> Iterator[tuple[str, Row]]:
+        if options.data is None:
+            repository, revision, config = self.hub
+            for i, row in enumerate(read_hub(repository, revision, config, split)):
+                yield f"{repository}, {split}, row {i}", row
+            return
+        path = find_file(options.data, *files)
+        rows = read_json_list(path) if ".json" in path.suffixes else read_jsonl(path)
+        if not self.labels_apart:
+            yield from ((f"{path}, line {line}", row) for line, row in rows)
+            return
+        found = list(rows)
+        labels = read_labels(need_file(path.with_name(path.name.split(".")[0] + "-labels.lst")), len(found))
+        for (line, row), label in zip(found, labels, strict=True):
+            yield f"{path}, line {line}", {**row, "label": label}
+
+
+def _numbers(item: Item) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(1, len(item.choices) + 1))
+
+
+def text(row: Row, key: str) -> str:
+    """A text of a row.
+
+    Raises:
+        KeyError, ValueError: there is none.
+    """
+    value = row[key]
+    if not isinstance(value, str):
+        raise ValueError(f"{key!r} is not a text")  # noqa: TRY004 - a row's fault, not a caller's
+    return value
+
+
+def number(row: Row, key: str) -> int:
+    """A whole number of a row, written as a number, as text, or as a truth value.
+
+    Raises:
+        KeyError, ValueError: there is none.
+    """
+    try:
+        return int(row[key])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key!r} is {row[key]!r}, not a number") from error
+
+
+def texts(row: Row, key: str) -> tuple[str, ...]:
+    """A list of texts of a row.
+
+    Raises:
+        KeyError, ValueError: there is none.
+    """
+    values = row[key]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{key!r} is not a list of texts")
+    return tuple(values)
+
+
+def labelled(row: Row) -> tuple[str, tuple[str, ...], int]:
+    """Stem, choices, and index of the right one, of a row in the Allen Institute's form.
+
+    Files have ``{"question": {"stem", "choices": [{"text", "label"}]}, "answerKey"}``; the hub has the stem as
+    ``question`` or ``question_stem`` and the choices by column.
+
+    Raises:
+        KeyError, ValueError: the row has another form.
+    """
+    question = row.get("question")
+    if isinstance(question, dict):
+        stem, listed = text(question, "stem"), question["choices"]
+        if not isinstance(listed, list) or not all(isinstance(choice, dict) for choice in listed):
+            raise ValueError("'choices' is not a list of objects")
+        choices, labels = tuple(text(c, "text") for c in listed), [text(c, "label") for c in listed]
+    else:
+        stem = text(row, "question_stem" if "question_stem" in row else "question")
+        columns = row["choices"]
+        if not isinstance(columns, dict):
+            raise ValueError("'choices' has no columns")  # noqa: TRY004 - a row's fault, not a caller's
+        choices, labels = texts(columns, "text"), list(texts(columns, "label"))
+    answer = text(row, "answerKey").strip()
+    if answer not in labels:
+        raise ValueError(f"the answer is {answer!r}, not one of {', '.join(labels)}")
+    return stem, choices, labels.index(answer)
