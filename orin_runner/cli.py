@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,13 +27,13 @@ from orin_runner import __version__, llama
 from orin_runner.console import Notes
 from orin_runner.device import KNOWN, cpu_threads, present_device
 from orin_runner.errors import UserError, os_error_line
-from orin_runner.gguf_file import GGUFFile
 from orin_runner.header import common_header, model_header
 from orin_runner.memory import needs_of, plan_that_fits
 from orin_runner.options import (
     Chat,
     Data,
     Device,
+    HarnessTasks,
     Json,
     Limit,
     ModelFile,
@@ -47,7 +49,6 @@ from orin_runner.prompt_cache import PromptCacheOptions
 from orin_runner.requests import Request, context_tokens
 from orin_runner.selftest import compare, random_requests
 from orin_runner.show import (
-    model_line,
     offload_lines,
     plan_lines,
     print_diff,
@@ -58,10 +59,9 @@ from orin_runner.show import (
     task_row,
     window_warning,
 )
-from orin_runner.state import default_model
-from orin_runner.supervisor import DoesNotFitError, Supervisor, WorkerDiedError
+from orin_runner.start import open_model, start
+from orin_runner.supervisor import DoesNotFitError, WorkerDiedError
 from orin_runner.tokenizer import Tokenizer
-from orin_runner.worker import Job
 
 STARTED = time.perf_counter()
 F16_COMPUTE = "GGML_CUDA_CUBLAS_COMPUTE_TYPE"
@@ -73,6 +73,8 @@ app = typer.Typer(
     help="Run a non-quantized LLM over whole benchmarks through llama.cpp, computing every distinct token once.",
 )
 notes = Notes()
+_open_model = partial(open_model, notes)
+_start = partial(start, notes)
 
 
 @app.callback(invoke_without_command=True)
@@ -294,6 +296,22 @@ def reference(
     _print_result(sections, out, as_json)
 
 
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lm_eval_command(
+    context: typer.Context, tasks: HarnessTasks, model: ModelFile = None, out: Out = None, device: Device = "auto"
+) -> None:
+    """Run any task of lm-evaluation-harness; all other options are the harness's own (needs the lm-eval extra)."""
+    try:
+        from eval.harness import HarnessModel, evaluate_with_harness  # noqa: PLC0415 - most runs do without
+    except ImportError as error:
+        reason = f"this command needs lm-evaluation-harness ({error})"
+        raise UserError(reason, "pip install 'orin-run[lm-eval]'") from error
+    out = out or _run_folder([*tasks.split(","), "lm-eval"])
+    file, size = _open_model(model), device_bytes(device)
+    with closing(HarnessModel(file, lambda requests: _start(file, requests, size))) as adapter:
+        evaluate_with_harness(["--tasks", tasks, *context.args], adapter, out)
+
+
 @app.command("diff")
 def diff_command(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
@@ -334,49 +352,14 @@ def main() -> None:
     except OSError as error:
         notes.error(os_error_line(error), None)
         sys.exit(2)
+    except DoesNotFitError:
+        sys.exit(1)  # its plan has been shown
     except (WorkerDiedError, llama.DecodeError, MemoryError) as error:
         notes.error(str(error), None)
         sys.exit(1)
     except KeyboardInterrupt:
         notes.error("interrupted", None)
         sys.exit(130)
-
-
-def _open_model(model: Path | None) -> GGUFFile:
-    path, why = (model, "") if model is not None else default_model()
-    file = GGUFFile.open(path)
-    notes.note(f"model {path}{f' ({why})' if why else ''}: {model_line(file)}")
-    return file
-
-
-def _start(
-    file: GGUFFile,
-    requests: Sequence[Request],
-    device_bytes: int | None,
-    *,
-    draft: bool = True,
-    prompt_cache: PromptCacheOptions | None = None,
-) -> Supervisor:
-    """A worker with the model loaded; exits with the plan where it does not fit."""
-    job = Job(
-        model=file.path,
-        needs=needs_of(requests),
-        lengths=[context_tokens(request) for request in requests],
-        device_bytes=device_bytes,
-        share=1.0,
-        n_threads=cpu_threads(),
-        draft=draft,
-        prompt_cache=prompt_cache,
-    )
-    with notes.progress(f"loading {file.path.name}", 1.0) as bar:
-        supervisor = Supervisor(job, notes.warn, bar.update)
-        try:
-            supervisor.start()
-        except DoesNotFitError as error:
-            for line in plan_lines(error.plan):
-                notes.warn(line)
-            raise typer.Exit(1) from error
-    return supervisor
 
 
 def _chosen(names: Sequence[str], data: Path | None) -> list[Task]:

@@ -12,6 +12,9 @@ from orin_runner.device import KNOWN, parse_size
 from orin_runner.errors import UserError
 
 Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help="Such as mmlu; orin-run tasks lists all.")]
+HarnessTasks = Annotated[
+    str, typer.Option("--tasks", help="Tasks or groups of lm-evaluation-harness, or YAML files, separated by commas.")
+]
 ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_MODEL, else the last make convert).")]
 Data = Annotated[
     Path | None, typer.Option(help="Folder with the published data files; without it tasks load from the hub.")

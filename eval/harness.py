@@ -1,0 +1,335 @@
+"""The engine as a model of lm-evaluation-harness, and the harness's own evaluation with it.
+
+The harness hands over whole request lists; each goes to the engine as one, so that the prefix tree sees all of it.
+Protocol: ``lm_eval.api.model.LM`` of 0.4.13; tokenization, truncation and stop strings are those of its ``hf`` model
+(``lm_eval/models/huggingface.py``). The only module that imports lm_eval; it knows neither torch nor llama.cpp.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from lm_eval import simple_evaluate
+from lm_eval._cli import HarnessCLI
+from lm_eval.api.model import LM
+from lm_eval.config.evaluate_config import EvaluatorConfig
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import (
+    get_rolling_token_windows,
+    handle_non_serializable,
+    make_disjoint_window,
+    make_table,
+    setup_logging,
+)
+from tqdm import tqdm
+
+from orin_runner.engine import Progress, RunStats
+from orin_runner.errors import UserError
+from orin_runner.gguf_file import GGUFFile
+from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
+from orin_runner.requests import context_tokens as needed_tokens
+from orin_runner.text_generation import GREEDY
+from orin_runner.tokenizer import Tokenizer
+
+Pair = tuple[Tokens, Tokens]
+"""Tokens of a context and of the continuation to score."""
+
+BLOCK = 4096
+"""Requests tokenized at once: an encoding holds far more than its ids while it lives."""
+SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p"})
+"""Generation arguments without effect where ``do_sample`` is off."""
+OURS = "model, batches and memory are the engine's own"
+LOGS = "results go to --out"
+REFUSED = {
+    **dict.fromkeys(("model", "model_args", "batch_size", "max_batch_size", "device", "trust_remote_code"), OURS),
+    **dict.fromkeys(("output_path", "wandb_args", "trackio_args", "hf_hub_log_args", "wandb_config_args"), LOGS),
+    "show_config": "results.json has the configuration",
+}
+"""The harness's options that have no meaning here, and why."""
+PASSED = (
+    *("tasks", "num_fewshot", "limit", "samples", "use_cache", "check_integrity", "write_out", "log_samples"),
+    *("system_instruction", "apply_chat_template", "fewshot_as_multiturn", "gen_kwargs", "predict_only"),
+    *("confirm_run_unsafe_code", "metadata"),
+)
+SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+
+log = logging.getLogger("lm_eval.orin_run")
+
+
+class Runner(Protocol):
+    """What answers requests: ``orin_runner.supervisor.Supervisor``."""
+
+    stats: RunStats
+    limit: int
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]: ...
+    def close(self) -> None: ...
+
+
+class HarnessModel(LM):  # type: ignore[misc]
+    """A GGUF as the harness sees a model.
+
+    Args:
+        file: the GGUF, with its checkpoint's tokenizer in it.
+        start: makes a runner whose context is planned for these requests. Called with the first list, and again when
+            a later list needs a longer context.
+
+    Attributes:
+        max_length: longest sequence the model is made for; longer requests lose their beginning, as with ``hf``.
+        tokens: sent, unique and computed so far.
+    """
+
+    def __init__(self, file: GGUFFile, start: Callable[[Sequence[Request]], Runner]) -> None:
+        super().__init__()
+        self._file = file
+        self._start = start
+        self._runner: Runner | None = None
+        self._tokenizer = Tokenizer.from_gguf(file)
+        metadata = file.metadata
+        prefix = metadata.get("tokenizer.ggml.bos_token_id", metadata.get("tokenizer.ggml.eos_token_id"))
+        if prefix is None:
+            raise UserError(f"{file.path} names neither a BOS nor an EOS token", "convert it again")
+        self._prefix = int(prefix)
+        self._prefix_text = str(metadata["tokenizer.ggml.tokens"][self._prefix])
+        self.max_length = file.n_ctx_train
+        self.tokens = {"sent": 0, "unique": 0, "computed": 0}
+
+    def close(self) -> None:
+        """End the runner, if one was started."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self._file.digest()
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        return self._file.metadata.get("tokenizer.chat_template") if chat_template else None
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        # Without a generation prompt the last message is the beginning of the answer.
+        prefix = "" if add_generation_prompt else chat_history[-1]["content"]
+        messages = chat_history if add_generation_prompt else chat_history[:-1]
+        try:
+            return self._tokenizer.chat(messages) + prefix
+        except UserError:
+            spoken = [message for message in messages if message["role"] != "system"]
+            if len(spoken) == len(messages):
+                raise
+            log.warning("the chat template takes no system message: it is left out")
+            return self._tokenizer.chat(spoken) + prefix
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What goes into the results beside the harness's own settings."""
+        return {"gguf": str(self._file.path), "gguf_sha256": self._file.digest(), "tokens": self.tokens}
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        texts = [request.args for request in requests]
+        blocks = (self._pairs(texts[i : i + BLOCK]) for i in range(0, len(texts), BLOCK))
+        scores = self._score([pair for block in blocks for pair in block], "loglikelihood")
+        for text, score in zip(texts, scores, strict=True):
+            self.cache_hook.add_partial("loglikelihood", text, score)
+        return scores
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        texts = [request.args[0] for request in requests]
+        pairs: list[Pair] = []
+        owners = []
+        for i, tokens in enumerate(self._encode(texts)):
+            windows = get_rolling_token_windows(tokens.tolist(), self._prefix, self.max_length, context_len=1)
+            for context, continuation in map(make_disjoint_window, windows):
+                pairs.append((np.array(context, np.int32), np.array(continuation, np.int32)))
+                owners.append(i)
+        sums = [0.0] * len(texts)
+        for owner, (logprob, _) in zip(owners, self._score(pairs, "loglikelihood_rolling"), strict=True):
+            sums[owner] += logprob
+        for text, total in zip(texts, sums, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
+        return sums
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        bounds = [greedy_arguments(request.args[1]) for request in requests]
+        prompts = self._encode([request.args[0] for request in requests])
+        asked = []
+        cut = 0
+        for prompt, (until, max_gen_toks) in zip(prompts, bounds, strict=True):
+            room = self.max_length - max_gen_toks
+            if room <= 0:
+                raise UserError(
+                    f"max_gen_toks={max_gen_toks} leaves no room for a prompt in {self.max_length} tokens of context",
+                    "--gen_kwargs max_gen_toks=N",
+                )
+            cut += len(prompt) > room
+            asked.append(GenerateRequest(prompt[-room:], self._tokenizer.stop, max_gen_toks, until=tuple(until)))
+        self._say_cut(cut, len(asked))
+        texts = [""] * len(asked)
+        for i, result in self._answers(asked, "generate_until"):
+            assert isinstance(result, Generated)
+            texts[i] = postprocess_generated_text(self._tokenizer.decode(result.tokens), bounds[i][0], None)
+            self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
+        return texts
+
+    def _encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """Special tokens are the tokenizer's own, except before a text that begins with BOS (a rendered chat)."""
+        found: dict[str, Tokens] = {}
+        for special in (True, False):
+            some = [text for text in dict.fromkeys(texts) if text.startswith(self._prefix_text) is not special]
+            found.update(zip(some, self._tokenizer.encode(some, special=special), strict=True))
+        return [found[text] for text in texts]
+
+    def _pairs(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
+        """Context and continuation are encoded together and split where the context's own tokens end.
+
+        White space at the context's end belongs to the continuation (``TemplateLM._encode_pair``).
+        """
+        split = []
+        for context, continuation in texts:
+            kept = context.rstrip()
+            split.append((kept, context[len(kept) :] + continuation))
+        contexts = self._encode([context for context, _ in split])
+        wholes = self._encode([context + continuation for context, continuation in split])
+        bare = iter(self._tokenizer.encode([text for context, text in split if not context], special=False))
+        pairs = []
+        for (context, text), before, whole in zip(split, contexts, wholes, strict=True):
+            if context:
+                pair = before, whole[len(before) :].copy()  # a view would keep the whole text's tokens
+            else:
+                tokens = next(bare)
+                alone = len(tokens) > 0 and tokens[0] == self._prefix
+                pair = (tokens[:1], tokens[1:]) if alone else (np.array([self._prefix], np.int32), tokens)
+            if not len(pair[1]):
+                raise UserError(f"the tokenizer leaves nothing of the continuation {text!r} to score")
+            pairs.append(pair)
+        return pairs
+
+    def _score(self, pairs: Sequence[Pair], label: str) -> list[tuple[float, bool]]:
+        """(log-probability, whether it is the greedy continuation) of each pair."""
+        fitting = []
+        cut = 0
+        for context, continuation in pairs:
+            # The last token is only predicted, so one more than the context's length can be asked.
+            over = len(context) + len(continuation) - self.max_length - 1
+            if over >= len(context):
+                raise UserError(
+                    f"a continuation has {len(continuation)} tokens, the model's context {self.max_length}",
+                    "leave this task out",
+                )
+            cut += over > 0
+            fitting.append((context[max(over, 0) :], continuation))
+        self._say_cut(cut, len(pairs))
+        # Continuations of one context stand in a row, and are one request.
+        asked = []
+        for _, group in groupby(fitting, key=lambda pair: pair[0].tobytes()):
+            members = list(group)
+            asked.append(ScoreRequest(members[0][0], tuple(continuation for _, continuation in members)))
+        scores: dict[int, list[tuple[float, bool]]] = {}
+        for i, result in self._answers(asked, label):
+            assert isinstance(result, Scored)
+            sums = [float(logprobs.sum()) for logprobs in result.logprobs]
+            scores[i] = list(zip(sums, result.greedy, strict=True))
+        return [score for i in range(len(asked)) for score in scores[i]]
+
+    def _answers(self, asked: Sequence[Request], label: str) -> Iterator[tuple[int, Result]]:
+        if not asked:
+            return
+        runner = self._runner_for(max(needed_tokens(request) for request in asked), asked)
+        with tqdm(total=len(asked), desc=label, unit=" requests") as bar:
+            for event in runner.run(asked):
+                if not isinstance(event, Progress):
+                    bar.update()
+                    yield event
+        for name in self.tokens:
+            self.tokens[name] += getattr(runner.stats, name)
+
+    def _runner_for(self, longest: int, asked: Sequence[Request]) -> Runner:
+        if self._runner is not None and longest > self._runner.limit:
+            self.close()
+        if self._runner is None:
+            self._runner = self._start(asked)
+        if longest > self._runner.limit:
+            raise UserError(
+                f"a request needs {longest} tokens of context, memory allows {self._runner.limit}",
+                "free memory, or use fewer --num_fewshot",
+            )
+        return self._runner
+
+    def _say_cut(self, cut: int, total: int) -> None:
+        if cut:
+            log.warning(
+                "%d of %d requests are longer than the model's %d tokens: their beginning is left out",
+                *(cut, total, self.max_length),
+            )
+
+
+def greedy_arguments(arguments: dict[str, Any]) -> tuple[list[str], int]:
+    """Stop strings and most new tokens of a generation request.
+
+    Raises:
+        UserError: something other than greedy decoding is asked for; the argument is named.
+    """
+    values = dict(normalize_gen_kwargs(arguments))
+    until, max_gen_toks = values.pop("until"), values.pop("max_gen_toks")
+    for name, value in values.items():
+        if name in SAMPLING and not values["do_sample"]:
+            continue
+        if value not in GREEDY.get(name, ()):
+            raise UserError(f"{name}={value} is not greedy decoding", "--gen_kwargs do_sample=False,temperature=0")
+    return [text for text in until if text], max_gen_toks
+
+
+def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path) -> dict[str, Any]:
+    """Run the harness as its own command would, with ``model``.
+
+    Args:
+        options: the harness's command-line options (``--tasks``, ``--num_fewshot``, ``--limit`` and so on).
+        out: folder for ``results.json`` and, with ``--log_samples``, ``samples_TASK.jsonl``.
+
+    Returns:
+        The harness's results; its tables are printed.
+
+    Raises:
+        UserError: the harness does not know a task, or an option is not its own here.
+    """
+    setup_logging(logging.WARNING)
+    parsed = HarnessCLI()._parser.parse_args(["run", *options])  # noqa: SLF001 - there is no public way to its options
+    for name, instead in REFUSED.items():
+        if vars(parsed).get(name):
+            raise UserError(f"lm-eval does not take --{name}", instead)
+    path = out / "results.json"
+    if path.exists():
+        raise UserError(f"{out} already holds results", "name another folder with --out, or remove it")
+    parsed.output_path = str(out)
+    try:
+        config = EvaluatorConfig.from_cli(parsed)
+        manager = config.process_tasks()
+    except ValueError as error:
+        raise UserError(str(error), "lm-eval run --help and lm-eval ls tasks say what there is") from error
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        results: dict[str, Any] = simple_evaluate(
+            model,
+            task_manager=manager,
+            **{name: getattr(config, name) for name in PASSED},
+            **dict(zip(SEEDS, config.seed or [None] * len(SEEDS), strict=True)),
+            **config.cache_requests,
+        )
+    except ImportError as error:
+        raise UserError(
+            f"a task needs a package that is not installed ({error})", f"pip install {error.name}"
+        ) from error
+    for task, rows in results.pop("samples", {}).items():
+        lines = (json.dumps(row, default=handle_non_serializable, ensure_ascii=False) for row in rows)
+        (out / f"samples_{task}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    path.write_text(json.dumps(results, indent=1, default=handle_non_serializable), encoding="utf-8")
+    print(make_table(results))
+    if "groups" in results:
+        print(make_table(results, "groups"))
+    print(f"tokens: {', '.join(f'{name} {n:,}' for name, n in model.tokens.items())}; run {out}")
+    return results
