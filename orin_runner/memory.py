@@ -10,7 +10,7 @@ that is not there the formula below stands in, and the plan says which terms are
   they are more: min(u, outputs) x (n_vocab + n_embd) x 4.
 * outputs: host rows of logits, max(sequences, outputs) x n_vocab x 4.
 * CUDA: what the driver and cuBLAS take beside llama.cpp's buffers, and the pool that holds a product's converted
-  operands (ubatch x the widest operand), measured in ``benchmarks/RESULTS.md``.
+  operands; measured on an H100 (``benchmarks/RESULTS.md``), assumed elsewhere.
 * host: this program, its tokens, and copies of output rows while they are scored.
 """
 
@@ -43,8 +43,8 @@ ROWS_IN_FLIGHT = 3
 """Copies of a decode call's output rows on the host: being copied, being scored, waiting."""
 PROGRAM_BYTES = 300 * MIB
 """Python, NumPy, llama.cpp's own code and the tokenizer; 180 MiB were measured for the tiny model on a CPU."""
-CUDA_BYTES = 640 * MIB
-"""CUDA context and cuBLAS workspace beside llama.cpp's buffers; see benchmarks/RESULTS.md."""
+CUDA_BYTES = 716 * MIB
+"""CUDA context, cuBLAS and its workspace beside llama.cpp's buffers: what an H100 takes; see benchmarks/RESULTS.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +306,7 @@ def _sized(
 
 FORMULA = (
     "compute = n_ubatch x 2 n_cells + max(n_ubatch x 12 (n_ff + n_embd), n_outputs x 4 (n_vocab + n_embd)); "
-    "CUDA = 640 MiB + n_ubatch x 4 x 2 n_ff"
+    "CUDA = 716 MiB + n_ubatch x n_ff x 3 (x 5 with F16 weights)"
 )
 
 
@@ -328,8 +328,13 @@ def _formula(file: GGUFFile, settings: ContextSettings) -> Simulated:
 
 
 def _pool(file: GGUFFile, settings: ContextSettings) -> int:
-    """Bytes of CUDA's pool: the activations of the widest product as 16-bit operand and result."""
-    return settings.n_ubatch * 4 * 2 * int(file.arch("feed_forward_length"))
+    """Bytes of CUDA's pool, a line through what 256, 512 and 1,024 tokens took on an H100.
+
+    BF16: the widest product's activations as a 16-bit operand, and half as much beside them. F16 products have 16-bit
+    results in the pool as well (``ggml_cuda_op_mul_mat_cublas``): assumed.
+    """
+    per_value = 5 if "F16" in file.tensor_types else 3
+    return settings.n_ubatch * per_value * int(file.arch("feed_forward_length"))
 
 
 def _advice(file: GGUFFile, needs: Needs, plan: MemoryPlan) -> str:

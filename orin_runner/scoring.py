@@ -6,6 +6,7 @@ next batch; NumPy releases the interpreter lock inside each operation.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -26,22 +27,28 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
-def log_sum_exp(rows: Float32) -> Float64:
-    """Natural log of the sum of exponentials of each row, float32 ``[n, v]`` to float64 ``[n]``."""
+def log_sum_exp(rows: Float32, scratch: Float32 | None = None) -> Float64:
+    """Natural log of the sum of exponentials of each row, float32 ``[n, v]`` to float64 ``[n]``.
+
+    Args:
+        rows: logits.
+        scratch: float32 ``[n, v]`` to work in, overwritten.
+    """
     top = rows.max(axis=1)
-    shifted = rows - top[:, None]
+    shifted = np.subtract(rows, top[:, None], out=scratch)
     np.exp(shifted, out=shifted)
     # NumPy adds pairwise along a row, so float32 costs no more than 1e-6 here and half the time of float64.
     total: Float64 = top.astype(np.float64) + np.log(shifted.sum(axis=1).astype(np.float64))
     return total
 
 
-def best_and_lead(rows: Float32) -> tuple[Int64, Float32]:
+def best_and_lead(rows: Float32, scratch: Float32 | None = None) -> tuple[Int64, Float32]:
     """Each row's largest logit's token (the first one, in a tie) and its lead over the second-best, in nats."""
     best = rows.argmax(axis=1)
     each = np.arange(len(rows))
     top = rows[each, best]
-    rest = rows.copy()
+    rest = np.empty_like(rows) if scratch is None else scratch
+    np.copyto(rest, rows)
     rest[each, best] = -np.inf
     return best, top - rest.max(axis=1)
 
@@ -75,11 +82,11 @@ class RowFacts:
         self.lead = np.full(n, np.nan, dtype=np.float32)
         self.top = np.full(n, np.nan)
 
-    def fill(self, start: int, rows: Float32) -> None:
-        """Write the facts of ``rows`` as rows ``start`` and following."""
+    def fill(self, start: int, rows: Float32, scratch: Float32 | None = None) -> None:
+        """Write the facts of ``rows`` as rows ``start`` and following; ``scratch`` is room for as many rows."""
         end = start + len(rows)
-        self.total[start:end] = log_sum_exp(rows)
-        self.best[start:end], self.lead[start:end] = best_and_lead(rows)
+        self.total[start:end] = log_sum_exp(rows, scratch)
+        self.best[start:end], self.lead[start:end] = best_and_lead(rows, scratch)
         self.top[start:end] = rows[np.arange(len(rows)), self.best[start:end]] - self.total[start:end]
 
 
@@ -91,7 +98,11 @@ class RowScorer:
     """
 
     def __init__(self, n_threads: int) -> None:
+        self._n_threads = n_threads
         self._pool = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="score")
+        # Each thread keeps its temporaries: new pages for every block would cost more than the arithmetic, and the
+        # threads would wait for one another in the kernel.
+        self._local = threading.local()
         self._spare: list[Float32] = []
 
     def close(self) -> None:
@@ -104,7 +115,8 @@ class RowScorer:
         fitting = [k for k, spare in enumerate(self._spare) if len(spare) >= len(rows)]
         buffer = self._spare.pop(fitting[0]) if fitting else np.empty_like(rows)
         out = buffer[: len(rows)]
-        _wait(self._each_block(rows, lambda a, b: np.copyto(out[a:b], rows[a:b])))
+        step = max(1, -(-len(rows) // self._n_threads))
+        _wait(self._each_block(rows, lambda a, b: np.copyto(out[a:b], rows[a:b]), step))
         return out
 
     def recycle(self, snapshot: Float32) -> None:
@@ -116,7 +128,7 @@ class RowScorer:
     def facts(self, rows: Float32) -> RowFacts:
         """The facts of ``rows``, worked out by all threads together."""
         found = RowFacts(len(rows))
-        _wait(self._each_block(rows, lambda a, b: found.fill(a, rows[a:b])))
+        _wait(self._each_block(rows, lambda a, b: found.fill(a, rows[a:b], self._scratch(rows[a:b]))))
         return found
 
     def submit(
@@ -135,16 +147,27 @@ class RowScorer:
 
         def work(a: int, b: int) -> None:
             block = rows[a:b]
-            facts.fill(start + a, block)
+            facts.fill(start + a, block, self._scratch(block))
             first, last = np.searchsorted(row_of, [a, b])
             at = row_of[first:last]
             logprobs[first:last] = rows[at, tokens[first:last]] - facts.total[start + at]
 
         return self._each_block(rows, work)
 
-    def _each_block(self, rows: Float32, work: Callable[[int, int], None]) -> list[Future[None]]:
-        step = max(1, BLOCK_BYTES // (4 * rows.shape[1]))
+    def _scratch(self, block: Float32) -> Float32:
+        """Room for ``block``, the same for every block of this thread."""
+        buffer: Float32 | None = getattr(self._local, "buffer", None)
+        if buffer is None or buffer.shape[0] < block.shape[0] or buffer.shape[1] != block.shape[1]:
+            buffer = self._local.buffer = np.empty((max(len(block), _block_rows(block)), block.shape[1]), np.float32)
+        return buffer[: len(block)]
+
+    def _each_block(self, rows: Float32, work: Callable[[int, int], None], step: int = 0) -> list[Future[None]]:
+        step = step or _block_rows(rows)
         return [self._pool.submit(work, a, min(a + step, len(rows))) for a in range(0, len(rows), step)]
+
+
+def _block_rows(rows: Float32) -> int:
+    return max(1, BLOCK_BYTES // (4 * int(rows.shape[1])))
 
 
 def _wait(futures: list[Future[None]]) -> None:
