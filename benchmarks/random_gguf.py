@@ -82,25 +82,26 @@ def fill(path: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(1)
     kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    with path.open("r+b", buffering=0) as file:
-        for tensor in GGUFReader(path).tensors:
-            count, at = int(np.prod(tensor.shape)), int(tensor.data_offset)
-            kind = kinds[tensor.tensor_type.name]
-            file.seek(at)
-            for start in range(0, count, CHUNK):
-                n = min(CHUNK, count - start)
-                if len(tensor.shape) == 1:
-                    values = torch.full((n,), -1e30 if "sinks" in tensor.name else 1.0)
-                    if tensor.name == "output_norm.weight":
-                        values[0] = 50.0
-                else:
-                    values = torch.randn(n, generator=generator, device=device, dtype=kind).mul_(0.02)
-                    if tensor.name == "output.weight":
-                        width = int(tensor.shape[0])
-                        for token, value in LEADING.items():
-                            if start <= token * width < start + n:
-                                values[token * width - start] = value
-                file.write(values.cpu().view(torch.uint8).numpy().data)
+    tensors = [(t.name, t.shape, t.tensor_type.name, int(t.data_offset)) for t in GGUFReader(path).tensors]
+    data = np.memmap(path, dtype=np.uint8, mode="r+")
+    for name, shape, type_name, at in tensors:
+        count, kind = int(np.prod(shape)), kinds[type_name]
+        for start in range(0, count, CHUNK):
+            n = min(CHUNK, count - start)
+            if len(shape) == 1:
+                values = torch.full((n,), -1e30 if "sinks" in name else 1.0)
+                if name == "output_norm.weight":
+                    values[0] = 50.0
+            else:
+                values = torch.randn(n, generator=generator, device=device, dtype=kind).mul_(0.02)
+                if name == "output.weight":
+                    width = int(shape[0])
+                    for token, value in LEADING.items():
+                        if start <= token * width < start + n:
+                            values[token * width - start] = value
+            item = values.element_size()
+            part = data[at + start * item : at + (start + n) * item]
+            torch.from_numpy(part).copy_(values.view(torch.uint8))
 
 
 def hf_model(device: str, *, small: bool = False) -> Phi3ForCausalLM:

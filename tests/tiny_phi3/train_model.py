@@ -9,8 +9,8 @@ taught in three stages:
 2. drills: the facts of a passage in other words and another order, and questions about them;
 3. the exam's own items, easy ones first, long ones last, with drills in between.
 
-Everything is drawn from ``--seed``: the same seed, device and torch version give the same weights; another device
-gives another model of the same quality.
+Everything is drawn from ``--seed``. Another device or torch version rounds differently and gives another model of the
+same kind. ``--init`` takes a checkpoint through the last stage again.
 """
 
 from __future__ import annotations
@@ -328,11 +328,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--examples", type=int, default=60_000, help="exam items of the third stage")
+    parser.add_argument("--examples", type=int, default=120_000, help="exam items of the third stage")
     parser.add_argument("--init", type=Path, help="checkpoint to take through the last stage alone")
-    parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw examples")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
