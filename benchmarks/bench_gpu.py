@@ -11,12 +11,12 @@ CPU with a model a hundredth of the width. The parts:
     bench       llama-bench's prompt rate at several ubatch sizes: the ceiling; sustained: the best one for 10 s
     selftest    the tree against single sequences on this device
     letters     orin-run eval mmlu, all questions
-    hellaswag   orin-run eval hellaswag, all items, and the same 1,000 as perplexity
+    hellaswag   orin-run eval hellaswag, the same 1,000 items as perplexity; hellaswag-all: all of them
     bbh         orin-run eval bbh, 3-shot, one new token: the prefill of every prompt
     hf          transformers on MMLU prompts, best of several batch sizes
     perplexity  llama-perplexity --hellaswag, at its defaults and tuned
     memory      what contexts of several sizes take beside llama.cpp's own buffers
-    budgets     orin-run's peak of device memory under three budgets, against its plan
+    budgets     MMLU in little memory (every run's peak is compared with its plan)
     ballast     29,000 MiB free: BBH and the challenge's longest item to the end; ballast-mmlu: all of MMLU
     challenge   bench_challenge_gpu.py on the 30 public prompts, 8 forced new tokens
     stolen      a second process takes the free memory in mid-run
@@ -55,7 +55,10 @@ LIMITS = {
     "budgets": 150,
 }
 """Seconds; 90 for the others."""
-ORDER = "model matmul bench sustained selftest letters hf hellaswag perplexity memory bbh challenge budgets ballast ballast-mmlu stolen".split()
+ORDER = [
+    *("model", "matmul", "bench", "sustained", "selftest", "letters", "hf", "hellaswag", "hellaswag-all"),
+    *("perplexity", "memory", "bbh", "challenge", "budgets", "ballast", "ballast-mmlu", "stolen"),
+]
 FLOPS_PER_TOKEN = 27.9e9
 """2 x 13.96 G parameters, without attention: what one token of Phi-3-medium costs."""
 
@@ -94,7 +97,8 @@ class Bench:
         out = self.work / f"run-{name}"
         subprocess.run(["rm", "-rf", str(out)], check=True)
         data = data or self.args.data
-        code, notes, wall = self.orin("eval", task, "--data", str(data), "--out", str(out), *words, device=device)
+        with device_peak(small=self.args.small) as seen:
+            code, notes, wall = self.orin("eval", task, "--data", str(data), "--out", str(out), *words, device=device)
         for line in notes.splitlines():
             if "memory plan" in line or "layers on" in line or "warning" in line or "died" in line:
                 print("  " + line, flush=True)
@@ -119,6 +123,7 @@ class Bench:
             "restarts": report["restarts"],
             "settings": header["memory"]["settings"],
             "wall": round(wall, 1),
+            "beside_weights_mib": _plan_and_peak(header["memory"], seen),
         }
         self.record(**{name: found})
         return found
@@ -131,22 +136,32 @@ def used_mib() -> int:
 
 
 @contextmanager
-def device_peak() -> Iterator[list[int]]:
-    """Samples the GPU's used memory in MiB every 50 ms; the list holds the value before and the largest since."""
-    first = used_mib()
+def device_peak(*, small: bool) -> Iterator[list[int]]:
+    """Samples the GPU's used memory in MiB; the list holds the value before and the largest since."""
+    first = 0 if small else used_mib()
     seen, stop = [first, first], threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.05):
+        while not stop.wait(0.25):
             seen[1] = max(seen[1], used_mib())
 
     thread = threading.Thread(target=watch)
-    thread.start()
+    if not small:
+        thread.start()
     try:
         yield seen
     finally:
         stop.set()
-        thread.join()
+        if not small:
+            thread.join()
+
+
+def _plan_and_peak(plan: dict[str, Any], seen: list[int]) -> dict[str, float]:
+    """What the run was planned to take on the device and what it took at most, without the weights, in MiB."""
+    weights = plan["terms"]["weights"] / MIB
+    planned = sum(plan["terms"][term] for term in plan["on_device"]) / MIB - weights
+    measured = seen[1] - seen[0] - weights
+    return {"planned": round(planned), "measured": round(measured), "ratio": round(planned / measured, 3)}
 
 
 def model(bench: Bench) -> None:
@@ -223,8 +238,10 @@ def letters(bench: Bench) -> None:
 def hellaswag(bench: Bench) -> None:
     limit = "20" if bench.args.small else "1000"
     bench.evaluate("hellaswag_1000", "hellaswag", "--limit", limit)
-    if not bench.args.small:
-        bench.evaluate("hellaswag", "hellaswag")
+
+
+def hellaswag_all(bench: Bench) -> None:
+    bench.evaluate("hellaswag", "hellaswag")
 
 
 def bbh(bench: Bench) -> None:
@@ -391,23 +408,7 @@ def _device_compute() -> float:
 
 
 def budgets(bench: Bench) -> None:
-    for name, task, words, device in (
-        ("tight", "mmlu", ["--limit", "300"], "28600MiB"),
-        ("middle", "hellaswag", ["--limit", "300"], "30000MiB"),
-        ("free", "hellaswag", ["--limit", "300"], None),
-    ):
-        with device_peak() as seen:
-            found = bench.evaluate(f"budget_{name}", task, *words, device=device)
-        if not found:
-            continue
-        header = json.loads((bench.work / f"run-budget_{name}" / "run.json").read_text())
-        plan = header["memory"]
-        on_device = sum(plan["terms"][term] for term in plan["on_device"]) / MIB
-        weights = plan["terms"]["weights"] / MIB
-        planned, measured = on_device - weights, seen[1] - seen[0] - weights
-        bench.record(
-            **{f"plan_{name}": {"planned": round(planned), "measured": round(measured), "ratio": planned / measured}}
-        )
+    bench.evaluate("tight", "mmlu", "--limit", "300", device="28500MiB")
 
 
 @contextmanager
@@ -480,6 +481,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "letters": letters,
     "hf": hf,
     "hellaswag": hellaswag,
+    "hellaswag-all": hellaswag_all,
     "perplexity": perplexity,
     "memory": memory,
     "bbh": bbh,
