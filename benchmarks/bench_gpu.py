@@ -408,7 +408,7 @@ def _device_compute() -> float:
 
 
 def budgets(bench: Bench) -> None:
-    bench.evaluate("tight", "mmlu", "--limit", "300", device="28500MiB")
+    bench.evaluate("tight", "mmlu", "--limit", "300", device="28200MiB")
 
 
 @contextmanager
