@@ -208,7 +208,7 @@ class Greedy:
     def _first_round(self, drafts: list[Draft]) -> Generator[Draft, None, list[Draft]]:
         """Decode about a batch of ``drafts`` on probation: what the noise of decoding is shows only afterwards."""
         n_tokens = np.cumsum([len(draft.prefix()) for draft in drafts])
-        some = drafts[: max(1, int(np.searchsorted(n_tokens, self._budget.n_batch, side="right")))]
+        some = drafts[: max(SAMPLES, int(np.searchsorted(n_tokens, self._budget.n_batch, side="right")))]
         self._samples = []
         ended: list[Draft] = []
         waiting = _drain(self._round(some, ended), ended)
@@ -316,7 +316,7 @@ class Greedy:
     def _sample(self, owners: Sequence[Draft], rows: npt.NDArray[np.float32]) -> None:
         """Keep some rows of a batch and what they follow, to compare them with the same rows alone."""
         assert self._samples is not None
-        for k in sorted({len(owners) // 3, 2 * len(owners) // 3} if owners else ()):
+        for k in sorted({len(owners) // 4, len(owners) // 2, 3 * len(owners) // 4} if owners else ()):
             if len(self._samples) < SAMPLES:
                 self._samples.append((owners[k], owners[k].prefix(), rows[k].copy()))
 

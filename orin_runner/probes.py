@@ -50,9 +50,6 @@ class Probes:
         position: list[Int64] = []
         token: list[Int64] = []
         counts = np.zeros(len(requests), dtype=np.int64)
-        # A few prompts are looked at even where there is nothing to verify, so that the noise can be measured. They are
-        # computed again for decoding, so no more than have to be.
-        looked_at = set(_middles(len(requests), CHECK_AT_LEAST).tolist())
         for i, request in enumerate(requests):
             prompt = request.prompt
             if isinstance(request, ScoreRequest):
@@ -65,8 +62,6 @@ class Probes:
                 self.sent += len(prompt)
                 if not fitting:
                     self.bare.append(prompt)
-                    if i in looked_at:
-                        asked = [(prompt[:0], np.zeros(1, dtype=np.int32))]
             known: dict[bytes, int] = {}
             for suffix, wanted in asked:
                 key = suffix.tobytes()
