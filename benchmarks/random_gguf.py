@@ -4,9 +4,10 @@
     python benchmarks/random_gguf.py fill OUT.gguf
 
 ``header`` writes Phi-3-medium's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
-drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them. One channel
-of the last norm is large, and two tokens follow its sign: so the greedy token has a clear lead, as in a trained model,
-and the benchmark does not measure how near-ties are settled.
+drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them. The embeddings
+are so large that they outweigh what the layers add, and the output head holds each token's predecessor: the greedy
+token is the next one in the vocabulary, by a clear lead, as a trained model's is, and the benchmark does not measure
+how near-ties are settled.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ PHI3_MEDIUM: dict[str, Any] = {
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 """A hundredth of the width, to try things on a CPU."""
 STOP = [32000, 32001, 32007]
-LEADING = {1000: 1.0, 1001: -1.0}
-"""Tokens that lead where the large channel is positive and negative, and their weight in it."""
+EMBEDDING_SCALE = 200.0
+"""Forty random layers add some 13 to a residual stream of unit tokens."""
 CHUNK = 1 << 27  # values drawn at a time
 
 
@@ -83,25 +84,25 @@ def fill(path: Path) -> None:
     generator = torch.Generator(device).manual_seed(1)
     kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     tensors = [(t.name, t.shape, t.tensor_type.name, int(t.data_offset)) for t in GGUFReader(path).tensors]
+    width, n_vocab = next([int(n) for n in shape] for name, shape, _, _ in tensors if name == "token_embd.weight")
+    embedding = torch.randn(n_vocab * width, generator=generator, device=device, dtype=torch.float32)
+    special = {
+        "token_embd.weight": embedding * EMBEDDING_SCALE,
+        "output.weight": embedding.roll(width) * 0.02,
+    }
     data = np.memmap(path, dtype=np.uint8, mode="r+")
     for name, shape, type_name, at in tensors:
         count, kind = int(np.prod(shape)), kinds[type_name]
         for start in range(0, count, CHUNK):
             n = min(CHUNK, count - start)
-            if len(shape) == 1:
+            if name in special:
+                values = special[name][start : start + n].to(kind)
+            elif len(shape) == 1:
                 values = torch.full((n,), -1e30 if "sinks" in name else 1.0)
-                if name == "output_norm.weight":
-                    values[0] = 50.0
             else:
                 values = torch.randn(n, generator=generator, device=device, dtype=kind).mul_(0.02)
-                if name == "output.weight":
-                    width = int(shape[0])
-                    for token, value in LEADING.items():
-                        if start <= token * width < start + n:
-                            values[token * width - start] = value
             item = values.element_size()
-            part = data[at + start * item : at + (start + n) * item]
-            torch.from_numpy(part).copy_(values.view(torch.uint8))
+            torch.from_numpy(data[at + start * item : at + (start + n) * item]).copy_(values.view(torch.uint8))
 
 
 def hf_model(device: str, *, small: bool = False) -> Phi3ForCausalLM:
