@@ -201,17 +201,17 @@ def _memory(memory: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """Nested objects as one table of ``outer inner: text``; what is not set is left out."""
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested objects as one table of ``outer inner: value``; what is not set is left out."""
     if isinstance(value, dict):
-        rows: dict[str, str] = {}
+        rows: dict[str, Any] = {}
         for key, inner in value.items():
             rows |= _flat(inner, f"{name} {key}".strip().replace("_", " "))
         return rows
     if isinstance(value, list):
         parts = (" ".join(map(str, item.values())) if isinstance(item, dict) else str(item) for item in value)
         return {name: "; ".join(parts)} if value else {}
-    return {} if value is None else {name: str(value)}
+    return {} if value is None else {name: value}
 
 
 def _tasks(run: Run) -> dict[str, dict[str, Any]]:
@@ -263,10 +263,10 @@ def _item(prediction: Prediction) -> dict[str, Any]:
 
 
 def _scale(entries: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """The axis of a task's intervals: whole tenths around all of them, and where its marks stand."""
+    """The axis of a task's intervals: whole tenths around all of them, marked at its ends and in the middle."""
     shown = [part["interval"] for entry in entries if entry for part in (entry, *entry["groups"].values())]
     low = math.floor(10 * min(low for low, _ in shown) + 1e-9)
     high = max(math.ceil(10 * max(high for _, high in shown) - 1e-9), low + 1)
-    step = 1 if high - low <= 5 else 2
-    marks = [mark / 10 for mark in range(low, high + 1, step)]
-    return {"low": low / 10, "high": high / 10, "marks": marks}
+    if (high - low) % 2:
+        low, high = (low - 1, high) if low else (low, high + 1)
+    return {"low": low / 10, "high": high / 10, "marks": [low / 10, (low + high) / 20, high / 10]}

@@ -52,9 +52,7 @@ def show(page: Path, folder: Path, width: int, height: int = 900, picture: Path 
     return Seen([line for line in done.stderr.splitlines() if "CONSOLE" in line], **seen)
 
 
-def _chromium(
-    folder: Path, frame: Path, width: int, height: int, *arguments: str
-) -> subprocess.CompletedProcess[str]:
+def _chromium(folder: Path, frame: Path, width: int, height: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
     # As root, in a container, there is neither a sandbox nor a large /dev/shm.
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
