@@ -46,6 +46,7 @@ from orin_runner.options import (
     load_options,
 )
 from orin_runner.prompt_cache import PromptCacheOptions
+from orin_runner.reporting import report_command, write_report
 from orin_runner.requests import Request, context_tokens
 from orin_runner.selftest import compare, random_requests
 from orin_runner.show import (
@@ -342,6 +343,9 @@ def diff_command(
         raise typer.Exit(1)
 
 
+app.command("report")(report_command)
+
+
 def main() -> None:
     """Entry point: every user mistake is one line and exit status 2."""
     try:
@@ -379,6 +383,7 @@ def _run_folder(names: list[str]) -> Path:
 
 
 def _print_result(sections: dict[str, Any], out: Path, as_json: bool) -> None:
+    write_report(out)
     if as_json:
         print(json.dumps({"run": str(out), "tasks": sections}, indent=1))
     else:

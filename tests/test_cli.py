@@ -67,6 +67,7 @@ def test_the_whole_path(gguf: Path, tiny: Path, tmp_path: Path) -> None:
     assert "24" in done.stdout
     done = orin_run("reference", "exam", "--limit", "24", "--model", str(tiny), "--out", str(reference))
     assert done.returncode == 0, done.stderr
+    assert "transformers" in (reference / "report.html").read_text(encoding="utf-8")
     done = orin_run("diff", str(run), str(reference))
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert "24/24" in done.stdout
@@ -95,6 +96,9 @@ def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
     printed = json.loads(done.stdout)
     task = Run.open(out).report["tasks"]["exam"]
     assert printed["tasks"]["exam"] == task
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{task['tokens']['computed']:,}" in page
+    assert Run.open(out).header["model"]["checkpoint_sha256"] in page
     assert task["items"] == 8
     assert {"accuracy", "stderr", "items_per_s", "computed_tokens_per_s"} <= set(task)
     assert {"sent", "unique", "computed"} <= set(task["tokens"])

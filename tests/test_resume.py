@@ -156,6 +156,8 @@ def test_ctrl_c_ends_with_a_partial_report(tmp_path: Path, model: Path, undistur
     section = Run.open(out).report["tasks"]["exam"]
     assert section["items"] + section["unanswered"] == 480
     assert 0 < section["items"] < 480
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"interrupted with {section['unanswered']} items not asked yet" in page
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     again = answers(out)

@@ -1,0 +1,67 @@
+"""``orin-run report``: the page of a run, or of several side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eval.html import PAGE, write_page
+from eval.run import Run
+from orin_runner.console import print_table
+from orin_runner.errors import UserError
+from orin_runner.options import Json
+
+COMPARISON = Path("comparison.html")
+
+
+def write_report(directory: Path) -> None:
+    """Write ``report.html`` beside the run's other files."""
+    write_page([Run.open(directory)], directory / PAGE)
+
+
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    out: Annotated[
+        Path | None, typer.Option(help=f"HTML file (default: RUN/{PAGE}, of several runs ./{COMPARISON}).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's page again, or one page of several runs side by side."""
+    out = out or (COMPARISON if len(runs) > 1 else runs[0] / PAGE)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder", "--out names an HTML file")
+    shown = write_page([Run.open(run) for run in runs], out)
+    if as_json:
+        print(json.dumps({"page": str(out), **shown}, indent=1))
+    else:
+        print_runs(shown)
+        print(f"page written to {out}")
+
+
+def print_runs(shown: dict[str, Any]) -> None:
+    """A line for each task of each run."""
+    rows = []
+    for task, entries in shown["tasks"].items():
+        for entry in entries:
+            if entry is None:
+                continue
+            clocks, tokens = entry["clocks"], entry["tokens"] or {}
+            rows.append(
+                (
+                    task,
+                    shown["runs"][entry["run"]]["name"],
+                    str(entry["items"]),
+                    f"{entry['accuracy']:.2%} ± {entry['stderr']:.2%}",
+                    *("" if clocks[name] is None else f"{clocks[name]:.1f}" for name in ("2024", "2023")),
+                    "" if entry["items_per_s"] is None else f"{entry['items_per_s']:.1f}",
+                    *(f"{tokens[name]:,}" if name in tokens else "" for name in ("sent", "unique", "computed")),
+                )
+            )
+    if not rows:
+        print("no item has been answered")
+        return
+    header = ("task", "run", "items", "accuracy ± s.e.", "2024 s", "2023 s", "items/s", "sent", "unique", "computed")
+    print_table("", header, rows, text_columns=(0, 1))
