@@ -29,13 +29,41 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a task is."""
+    """How far a task is.
+
+    Attributes:
+        done: items answered, those of ``resumed`` included.
+        right: how many of them are correct.
+        items: of the task.
+        computed: tokens computed so far.
+        unique, sent: tokens of all that is asked; 0 until they are counted.
+        resumed: items that needed no answer, because an earlier run gave it or memory does not allow one.
+    """
 
     done: int
     right: int
     items: int
     computed: int
     unique: int
+    sent: int
+    resumed: int
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, 0 to 1: the share of the tokens, of the answers once they come more slowly.
+
+        Greedy texts come after all prompts, so that neither alone would do.
+        """
+        tokens = min(1.0, self.computed / self.unique) if self.unique else 0.0
+        asked, answered = self.items - self.resumed, self.done - self.resumed
+        if not answered:
+            return tokens
+        return min(tokens, answered / asked) if self.unique else answered / asked
+
+    @property
+    def saved(self) -> float:
+        """Share of the tokens sent that is not computed, if each unique token still missing is computed once."""
+        return 1.0 - max(self.computed, self.unique) / self.sent if self.sent else 0.0
 
 
 OnStatus = Callable[[Status], None]
@@ -134,7 +162,7 @@ def evaluate(
                 predictions[i] = prediction
                 right += prediction.correct
                 score += time.perf_counter() - before
-            on_status(Status(len(predictions), right, len(questions), computed, unique))
+            on_status(Status(len(predictions), right, len(questions), computed, unique, sent, resumed))
     except KeyboardInterrupt:
         interrupted = True
     missing = len(questions) - len(predictions)

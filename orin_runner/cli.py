@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.diff import diff
+from eval.diff import MAX_DROP, diff_all
 from eval.evaluate import Prepared, Status, evaluate, prepare
 from eval.published import changed_files
 from eval.rules import capped, rule_warnings
@@ -57,6 +57,7 @@ from orin_runner.show import (
     print_report,
     print_selftest,
     print_tasks,
+    status_line,
     task_row,
     window_warning,
 )
@@ -158,11 +159,10 @@ def eval_command(
                 torn = "; an incomplete last line was dropped" if writer.torn else ""
                 notes.note(f"{out} holds {len(writer.known)} answers of {len(requests)}{torn}")
             for item in prepared:
-                with notes.progress(item.task.name, None) as bar:
+                with notes.progress(item.task.name, 1.0) as bar:
 
-                    def show(status: Status) -> None:
-                        share = status.right / status.done if status.done else 0.0
-                        bar.update(status.done, f"{status.done}/{status.items} items, {share:.1%} right")
+                    def show(status: Status, began: float = time.perf_counter()) -> None:
+                        bar.update(status.share, status_line(status, time.perf_counter() - began))
 
                     clocks = {"start": start, "load": supervisor.loaded.seconds}
                     sections[item.task.name] = evaluate(
@@ -319,27 +319,26 @@ def diff_command(
     references: Annotated[
         list[Path], typer.Argument(metavar="REFERENCE...", help="Runs to compare with; the first one is judged by.")
     ],
-    max_drop: Annotated[float, typer.Option(help="Largest allowed drop of average accuracy, in points.")] = 0.5,
+    max_drop: Annotated[float, typer.Option(help="Largest allowed drop of average accuracy, in points.")] = MAX_DROP,
     as_json: Json = False,
 ) -> None:
     """Compare a run with a reference item by item. Exit status 1 if accuracy drops by more than --max-drop."""
     opened = Run.open(run)
-    found = [(other, diff(opened, other)) for other in map(Run.open, references)]
+    results = diff_all(opened, [Run.open(other) for other in references], max_drop)
     if as_json:
-        results = [result for _, result in found]
         print(json.dumps(results[0] if len(results) == 1 else results, indent=1))
     else:
-        print_diff(opened, found)
-    for other, result in found:
+        print_diff(results)
+    for result in results:
+        other = result["reference"]
         for name, section in result["tasks"].items():
             unequal = section["items"] - section["same_token_ids"]
             if unequal:
-                notes.warn(f"{unequal} of {section['items']} {name} prompts have other token ids in {other.directory}")
+                notes.warn(f"{unequal} of {section['items']} {name} prompts have other token ids in {other}")
         if result["same_checkpoint"] is False:
-            raise UserError(f"{run} and {other.directory} come from different checkpoints", "compare the same weights")
-    drop = found[0][1]["mean_drop"]
-    if drop > max_drop:
-        notes.warn(f"average accuracy drops by {drop:.2f} points, more than {max_drop}")
+            raise UserError(f"{run} and {other} come from different checkpoints", "compare the same weights")
+    if not results[0]["within_max_drop"]:
+        notes.warn(f"average accuracy drops by {results[0]['mean_drop']:.2f} points, more than {max_drop}")
         raise typer.Exit(1)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,7 +38,7 @@ class Notes:
 
     @contextmanager
     def progress(self, label: str, total: float | None) -> Iterator[Bar]:
-        """A progress bar, or a line every few seconds where stderr is not a terminal."""
+        """A progress bar, or a line every few seconds where stderr is not a terminal; both say the time left."""
         if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -50,14 +51,16 @@ class Notes:
                 task = progress.add_task(label, total=total, detail="")
                 yield Bar(lambda done, detail: progress.update(task, completed=done, detail=detail), total)
         else:
-            last = time.monotonic()
+            began = last = time.monotonic()
 
             def line(done: float, detail: str) -> None:
                 nonlocal last
-                if time.monotonic() - last >= PLAIN_INTERVAL:
-                    last = time.monotonic()
+                now = time.monotonic()
+                if now - last >= PLAIN_INTERVAL:
+                    last = now
                     share = f" {100 * done / total:.0f} %" if total else ""
-                    self.note(f"{label}{share} {detail}".rstrip())
+                    left = f", {duration((now - began) * (total - done) / done)} left" if total and done else ""
+                    self.note(f"{label}{share} {detail}".rstrip() + left)
 
             yield Bar(line, total)
 
@@ -73,6 +76,11 @@ class Bar:
     def update(self, done: float, detail: str = "") -> None:
         """Say how much is done, and something about it."""
         self._update(done, detail)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def print_table(

@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from eval.diff import SHOWN_FLIPS
-from eval.evaluate import Prepared
+from eval.diff import CAUSES, SHOWN_FLIPS
+from eval.evaluate import Prepared, Status
 from eval.report import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE
-from eval.run import Run
 from eval.tasks.base import LoadOptions, Task
 from orin_runner import llama
 from orin_runner.console import GIB, print_table
@@ -90,6 +89,14 @@ def print_plan(plan: MemoryPlan) -> None:
         print(f"the device is not here, so nothing is simulated: {plan.formula}")
     for line in plan_lines(plan):
         print(line)
+
+
+def status_line(status: Status, seconds: float) -> str:
+    """Where a task is after ``seconds``: accuracy so far, rate, and tokens that need not be computed."""
+    right = f", {status.right / status.done:.1%} right" if status.done else ""
+    rate = f", {(status.done - status.resumed) / seconds:.1f} items/s" if seconds > 0 else ""
+    saved = f", {status.saved:.0%} of tokens saved" if status.sent else ""
+    return f"{status.done}/{status.items} items{right}{rate}{saved}"
 
 
 def print_report(sections: dict[str, Any], out: Path) -> None:
@@ -202,50 +209,85 @@ def _accuracy(values: dict[str, float]) -> str:
     return f"{values['accuracy']:.2%} ± {values['stderr']:.2%}"
 
 
-def print_diff(run: Run, found: Sequence[tuple[Run, dict[str, Any]]]) -> None:
-    """A run beside its references."""
-    rows = []
-    for reference_run, result in found:
-        model = reference_run.header.get("model", {})
-        against = f"{reference_run.header.get('engine', '?')} {model.get('dtype', '')}".strip()
+def print_diff(results: Sequence[dict[str, Any]]) -> None:
+    """A run beside its references: accuracy and its drop, the flips by cause, the flips themselves."""
+    rows, flips = [], []
+    for result in results:
+        against = f"{result['reference_engine'] or '?'} {result['reference_dtype'] or ''}".strip()
         for name, section in result["tasks"].items():
-            parts = [(f"{name}, {against}", section)]
+            texts = f"{section['identical_texts']}/{section['texts']}" if section["texts"] else ""
+            same = (texts, f"{section['same_token_ids']}/{section['items']}")
+            rows.append((f"{name}, {against}", *_accuracies(section), _yes(section["within_max_drop"]), *same))
+            flips.append((f"{name}, {against}", *_flip_counts(section)))
             for label in ("within", "beyond"):
                 part = section.get(f"{label}_window")
                 if part and part["items"] and section["beyond_window"]["items"]:
-                    parts.append((f"  {label} the window", part))
-            for label, part in parts:
-                row = [
-                    label,
-                    str(part["items"]),
-                    f"{part['accuracy']:.2%}",
-                    f"{part['reference_accuracy']:.2%}",
-                    f"{part['drop_points']:+.2f}",
-                    f"{part['agreement']:.2%}",
-                ]
-                if part is section:
-                    row.append(f"{section['identical_texts']}/{section['texts']}" if section["texts"] else "")
-                    row.append(f"{section['same_token_ids']}/{section['items']}")
-                rows.append(row)
-    header = ("task, reference", "items", "run", "reference", "drop", "agreement", "same texts", "same token ids")
-    print_table("", header, rows)
-    for reference_run, result in found:
+                    rows.append((f"  {label} the window", *_accuracies(part), "", "", ""))
+        if len(result["tasks"]) > 1:
+            rows.append((f"all items, {against}", *_accuracies(result["all"]), "", "", ""))
+            flips.append((f"all items, {against}", *_flip_counts(result["all"])))
+            drop = f"{result['mean_drop']:+.2f}", _interval(result["mean_drop_interval"])
+            judged = _yes(result["within_max_drop"])
+            rows.append((f"average of {len(result['tasks'])} tasks, {against}", "", "", "", *drop, "", judged, "", ""))
+    limit = f"≤ {results[0]['max_drop']:g}"
+    numbers = ("items", "run", "reference", "drop", "95 % interval", "agreement", limit)
+    print_table("", ("task, reference", *numbers, "same texts", "same token ids"), rows)
+    causes = (cause.replace("_", " ") for cause in CAUSES)
+    print_table("", ("task, reference", "flips", "lost", "gained", "McNemar p", *causes), flips)
+    for result in results:
         for name, section in result["tasks"].items():
-            if section["max_logprob_difference"] is not None:
+            for line in _task_lines(f"{name}, {result['reference']}", section):
+                print(line)
+        if "shares" in result:
+            for name, share in {**result["shares"]["tasks"], "average": result["shares"]["mean"]}.items():
                 print(
-                    f"{name}, {reference_run.directory}: largest log-probability difference of a choice "
-                    f"{section['max_logprob_difference']:.2g}"
+                    f"{name}, {result['reference']}: the window's share of the drop is {share['window']:+.2f} points, "
+                    f"the numerics' {share['numerics']:+.2f} (window off: {result['shares']['window_off']})"
                 )
-            for flip in section["flips"][:SHOWN_FLIPS]:
-                margin = "" if flip["margin"] is None else f", margin {flip['margin']:.2g}"
-                answers = f"{flip['run']!r}, reference {flip['reference']!r}, right {flip['target']!r}"
-                print(f"  {flip['id']}: {answers}{margin}")
-    first = found[0][1]
-    altered = run.header.get("model", {}).get("altered_values")
-    same = {
+    first = results[0]
+    same_checkpoint = {
         True: "the same checkpoint",
         False: "DIFFERENT checkpoints",
         None: "checkpoints that are not known to be the same",
-    }
-    print(f"drop of average accuracy: {first['mean_drop']:+.2f} points; {same[first['same_checkpoint']]}", end="")
-    print("" if altered is None else f"; {altered:,} values altered in the GGUF")
+    }[first["same_checkpoint"]]
+    altered = "" if first["altered_values"] is None else f"; {first['altered_values']:,} values altered in the GGUF"
+    print(f"drop of average accuracy: {first['mean_drop']:+.2f} points; {same_checkpoint}{altered}")
+
+
+def _accuracies(part: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(part["items"]),
+        f"{part['accuracy']:.2%}",
+        f"{part['reference_accuracy']:.2%}",
+        f"{part['drop_points']:+.2f}",
+        _interval(part["drop_interval"]),
+        f"{part['agreement']:.2%}",
+    )
+
+
+def _flip_counts(part: dict[str, Any]) -> tuple[str, ...]:
+    counts = (part["flips_in_all"], part["lost"], part["gained"])
+    return (*map(str, counts), f"{part['mcnemar_p']:.3g}", *(str(part["causes"][cause]) for cause in CAUSES))
+
+
+def _task_lines(label: str, section: dict[str, Any]) -> list[str]:
+    lines = []
+    if section["max_logprob_difference"] is not None:
+        lines.append(f"{label}: largest log-probability difference of a choice {section['max_logprob_difference']:.2g}")
+    if section["flips"]:
+        known = section["near_tie"]
+        near = "not known, no report.json says it" if known is None else f"a margin below {known:.2g} in either run"
+        lines.append(f"{label}: a near tie is {near}")
+    for flip in section["flips"][:SHOWN_FLIPS]:
+        margin = "" if flip["margin"] is None else f", margin {flip['margin']:.2g}"
+        answers = f"{flip['run']!r}, reference {flip['reference']!r}, right {flip['target']!r}"
+        lines.append(f"  {flip['id']}: {answers}{margin}: {flip['cause'].replace('_', ' ')}")
+    return lines
+
+
+def _interval(limits: Sequence[float]) -> str:
+    return f"{limits[0]:+.2f} to {limits[1]:+.2f}"
+
+
+def _yes(within: bool) -> str:
+    return "yes" if within else "NO"

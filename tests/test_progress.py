@@ -1,0 +1,105 @@
+"""What a person who waits is told: accuracy so far, rate, tokens saved, time left; lines where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.ask import Question
+from eval.docs import Doc
+from eval.evaluate import Prepared, Status, evaluate
+from eval.run import RunWriter
+from eval.tasks import get_task
+from orin_runner import console
+from orin_runner.engine import Progress, RunStats
+from orin_runner.requests import Request, Result, Scored, ScoreRequest
+from orin_runner.show import status_line
+
+
+def test_the_line_of_a_task() -> None:
+    """By hand: 3 of 4 right, 2 of them answered now in 8 s, 75 of 300 tokens sent must be computed."""
+    status = Status(done=4, right=3, items=10, computed=50, unique=75, sent=300, resumed=2)
+    assert status_line(status, 8.0) == "4/10 items, 75.0% right, 0.2 items/s, 75% of tokens saved"
+    # Nothing answered or counted yet: nothing is said of it.
+    assert status_line(Status(0, 0, 10, 0, 0, 0, 0), 0.0) == "0/10 items"
+
+
+def test_what_is_computed_twice_is_not_saved() -> None:
+    """90 of 300 tokens computed although 75 are unique."""
+    assert Status(4, 3, 10, 90, 75, 300, 0).saved == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("done", "computed", "unique", "resumed", "share"),
+    [
+        (0, 25, 100, 0, 0.25),  # no answer yet: tokens
+        (9, 50, 100, 0, 0.5),  # many short prompts answered: tokens still
+        (2, 100, 100, 0, 0.2),  # greedy texts, all prompts computed: answers
+        (6, 100, 100, 5, 0.2),  # of the five that are asked
+        (5, 0, 0, 5, 0.0),
+        (10, 101, 100, 0, 1.0),
+    ],
+)
+def test_how_much_is_done(done: int, computed: int, unique: int, resumed: int, share: float) -> None:
+    """The slower one of tokens and answers, of what this run asks."""
+    assert Status(done, 0, 10, computed, unique, 500, resumed).share == pytest.approx(share)
+
+
+class Answering:
+    """Answers B to everything, after a batch of tokens each."""
+
+    def __init__(self) -> None:
+        self.stats = RunStats()
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
+        for i, _ in enumerate(requests):
+            yield Progress(10 * (i + 1), 20, 40)
+            yield i, Scored(tuple(np.array([x]) for x in (-2.0, -1.0, -3.0, -4.0, -5.0)), (False,) * 5)
+
+
+class NoText:
+    """An encoder that is not asked."""
+
+
+def test_evaluate_says_where_it_is(tmp_path: Path) -> None:
+    """One item answered before, two answered now: B is right for the first of these only."""
+    task = get_task("commonsense_qa")
+    request = ScoreRequest(np.array([1, 2], np.int32), tuple(np.array([k], np.int32) for k in range(5)))
+    questions = [
+        Question(Doc(str(i), "g", "?", "choose", tuple("ABCDE"), tuple("ABCDE"), target), request)
+        for i, target in enumerate("BBA")
+    ]
+    said: list[Status] = []
+    header = {"engine": "x", "time": "now"}
+    for part in (questions[:1], questions):
+        said.clear()
+        with RunWriter(tmp_path, header, resume=len(part) > 1) as writer:
+            evaluate(Prepared(task, part, {}), NoText(), Answering(), writer, {}, said.append)  # type: ignore[arg-type]
+    assert [(s.done, s.right, s.resumed) for s in said] == [(1, 1, 1), (2, 2, 1), (2, 2, 1), (3, 2, 1)]
+    assert said[-1] == Status(done=3, right=2, items=3, computed=20, unique=20, sent=40, resumed=1)
+
+
+def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not more often than every ten seconds; a quarter in 600 s leaves 1800 s, no share leaves it open."""
+    clock = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock)
+    with console.Notes().progress("mmlu", 1.0) as bar:
+        clock = 9.0
+        bar.update(0.01, "too early")
+        clock = 20.0
+        bar.update(0.0, "begun")
+        clock = 600.0
+        bar.update(0.25, "3/12 items")
+        clock = 605.0
+        bar.update(0.26, "too early")
+    with console.Notes().progress("loading", None) as bar:
+        clock = 620.0
+        bar.update(3)
+    assert capsys.readouterr().err.splitlines() == [
+        "mmlu 0 % begun",
+        "mmlu 25 % 3/12 items, 0:30:00 left",
+        "loading",
+    ]
