@@ -120,6 +120,7 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
         "reference": str(reference.directory),
         "reference_engine": reference.header.get("engine"),
         "reference_dtype": models[1].get("dtype"),
+        "reference_window_off": bool(models[1].get("window")) and models[1].get("window_honoured") is False,
         "same_checkpoint": None if None in digests else digests[0] == digests[1],
         "altered_values": models[0].get("altered_values"),
         "max_drop": max_drop,

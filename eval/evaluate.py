@@ -50,15 +50,12 @@ class Status:
 
     @property
     def share(self) -> float:
-        """How much of the work is done, 0 to 1: the share of the tokens, of the answers once they come more slowly.
+        """How much of the work is done, 0 to 1: of the tokens while prompts are computed, then of the answers.
 
-        Greedy texts come after all prompts, so that neither alone would do.
+        Answers come in lumps, those of greedy texts after all prompts.
         """
-        tokens = min(1.0, self.computed / self.unique) if self.unique else 0.0
-        asked, answered = self.items - self.resumed, self.done - self.resumed
-        if not answered:
-            return tokens
-        return min(tokens, answered / asked) if self.unique else answered / asked
+        answers = (self.done - self.resumed) / max(1, self.items - self.resumed)
+        return answers if self.computed >= self.unique else max(answers, self.computed / self.unique)
 
     @property
     def saved(self) -> float:

@@ -59,7 +59,9 @@ class Notes:
                 if now - last >= PLAIN_INTERVAL:
                     last = now
                     share = f" {100 * done / total:.0f} %" if total else ""
-                    left = f", {duration((now - began) * (total - done) / done)} left" if total and done else ""
+                    # Less than 1 % says nothing about the rest.
+                    known = total is not None and done >= total / 100
+                    left = f", {duration((now - began) * (total - done) / done)} left" if total and known else ""
                     self.note(f"{label}{share} {detail}".rstrip() + left)
 
             yield Bar(line, total)

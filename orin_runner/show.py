@@ -214,6 +214,7 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
     rows, flips = [], []
     for result in results:
         against = f"{result['reference_engine'] or '?'} {result['reference_dtype'] or ''}".strip()
+        against += ", window off" if result["reference_window_off"] else ""
         for name, section in result["tasks"].items():
             texts = f"{section['identical_texts']}/{section['texts']}" if section["texts"] else ""
             same = (texts, f"{section['same_token_ids']}/{section['items']}")

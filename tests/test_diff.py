@@ -288,4 +288,5 @@ def test_json_holds_all_a_person_sees(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "drop of average accuracy: +40.00 points; the same checkpoint; 0 values altered" in seen
     # Of four flips none within 200 tokens; p = 2 / 16.
     (counts,) = [line for line in seen.splitlines() if line.split()[-9:] == "4 4 0 0.125 0 0 4 0 0".split()]
-    assert counts.startswith("mmlu, made float32")
+    assert counts.startswith("mmlu, made float32 ")
+    assert sum(line.startswith("mmlu, made float32, window off ") for line in seen.splitlines()) == 2

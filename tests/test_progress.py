@@ -36,15 +36,16 @@ def test_what_is_computed_twice_is_not_saved() -> None:
     ("done", "computed", "unique", "resumed", "share"),
     [
         (0, 25, 100, 0, 0.25),  # no answer yet: tokens
-        (9, 50, 100, 0, 0.5),  # many short prompts answered: tokens still
-        (2, 100, 100, 0, 0.2),  # greedy texts, all prompts computed: answers
+        (2, 50, 100, 0, 0.5),  # answers lag behind: tokens still
+        (6, 50, 100, 0, 0.6),
+        (2, 101, 100, 0, 0.2),  # greedy texts, all prompts computed: answers
         (6, 100, 100, 5, 0.2),  # of the five that are asked
         (5, 0, 0, 5, 0.0),
         (10, 101, 100, 0, 1.0),
     ],
 )
 def test_how_much_is_done(done: int, computed: int, unique: int, resumed: int, share: float) -> None:
-    """The slower one of tokens and answers, of what this run asks."""
+    """Tokens while prompts are computed, then answers, of what this run asks."""
     assert Status(done, 0, 10, computed, unique, 500, resumed).share == pytest.approx(share)
 
 
@@ -83,14 +84,14 @@ def test_evaluate_says_where_it_is(tmp_path: Path) -> None:
 
 
 def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not more often than every ten seconds; a quarter in 600 s leaves 1800 s, no share leaves it open."""
+    """Not more often than every ten seconds; a quarter in 600 s leaves 1800 s, less than 1 % says nothing."""
     clock = 0.0
     monkeypatch.setattr(console.time, "monotonic", lambda: clock)
     with console.Notes().progress("mmlu", 1.0) as bar:
         clock = 9.0
         bar.update(0.01, "too early")
         clock = 20.0
-        bar.update(0.0, "begun")
+        bar.update(0.009, "begun")
         clock = 600.0
         bar.update(0.25, "3/12 items")
         clock = 605.0
@@ -99,7 +100,7 @@ def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys:
         clock = 620.0
         bar.update(3)
     assert capsys.readouterr().err.splitlines() == [
-        "mmlu 0 % begun",
+        "mmlu 1 % begun",
         "mmlu 25 % 3/12 items, 0:30:00 left",
         "loading",
     ]
