@@ -106,6 +106,13 @@ def test_the_challenge_clocks() -> None:
     assert report["computed_tokens_per_s"] == pytest.approx(200)
 
 
+def test_the_rate_counts_the_time_in_which_answers_were_judged() -> None:
+    """The device was computing then; 4 + 0.25 + 0.75 s."""
+    tokens = {"sent": 1, "unique": 1, "computed": 850, "checked": 0}
+    report = task_report([prediction(0)], tokens, {"prefill": 4.0, "decode": 0.25, "score": 0.75}, 0, 0.0)
+    assert report["computed_tokens_per_s"] == pytest.approx(170)
+
+
 def test_diff_counts_drop_agreement_flips_and_windows(tmp_path: Path) -> None:
     """Four items, the window after the second."""
     run = write(
