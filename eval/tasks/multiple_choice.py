@@ -8,6 +8,7 @@ each question, so few-shot prompts differ from its own. Zero shots, its default,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -55,7 +56,7 @@ class Part:
     worked_split: str = "train"
 
 
-class MultipleChoice(ExactMatch):
+class MultipleChoice(ExactMatch, ABC):
     """Base of the tasks.
 
     Attributes:
@@ -80,13 +81,13 @@ class MultipleChoice(ExactMatch):
     choice_names: tuple[str, ...] = ()
     labels_apart = False
 
+    @abstractmethod
     def item(self, row: Row) -> Item:
         """A row of the published file or of the hub.
 
         Raises:
             KeyError, ValueError: it is malformed.
         """
-        raise NotImplementedError
 
     def load(self, options: LoadOptions) -> list[Doc]:
         shots = shots_of(self, options)
