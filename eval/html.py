@@ -16,28 +16,22 @@ import jinja2
 from eval.docs import Prediction
 from eval.report import CHALLENGE_2023, CHALLENGE_2024, task_report
 from eval.run import Run
+from eval.statistics import wilson_interval
 
 PAGE = "report.html"
 SHOWN_ITEMS, SHOWN_FAILURES = 10, 50
 SHOWN_CHARACTERS = 300
 """Of a text in a table of items; ``predictions.jsonl`` has all of it."""
 CONFIDENCE_BINS, MARGIN_BINS = 10, 24
-Z95 = 1.959963984540054
-"""The normal distribution's 97.5 % quantile."""
 STAGES = ("start", "load", "data", "tokenize", "plan", "prefill", "check", "decode", "score")
 
 
 def wilson(mean: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson 1927, equation 3).
+    """Wilson's 95 % interval of a share; all there is where nothing was asked.
 
     For scores between 0 and 1 it is wider than need be: no such score varies more than right and wrong do.
     """
-    if n == 0:
-        return 0.0, 1.0
-    z2 = Z95 * Z95
-    centre = (mean + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(max(0.0, mean * (1 - mean)) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return wilson_interval(mean * n, n) if n else (0.0, 1.0)
 
 
 def calibration(predictions: Sequence[Prediction]) -> dict[str, Any] | None:

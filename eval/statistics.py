@@ -21,16 +21,16 @@ def mcnemar_p(lost: int, gained: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
-def wilson_interval(right: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson_interval(right: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Score interval of a proportion ``right`` / ``n``: Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
 
     Args:
-        right: successes, 0 to ``n``.
+        right: successes, or the sum of scores between 0 and 1; 0 to ``n``.
         n: trials, at least 1.
         z: normal quantile.
     """
     middle = 2 * right + z * z
-    half = z * math.sqrt(z * z + 4 * right * (n - right) / n)
+    half = z * math.sqrt(z * z + 4 * right * max(0.0, n - right) / n)
     return max(0.0, (middle - half) / (2 * (n + z * z))), min(1.0, (middle + half) / (2 * (n + z * z)))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ from orin_runner.planner import Budget, Planner
 from orin_runner.requests import Generated, GenerateRequest, Tokens
 from orin_runner.scoring import RowFacts, RowScorer, largest_difference, near_tie
 from orin_runner.tree import TokenTree
+
+Row = npt.NDArray[np.float32]
+Key = TypeVar("Key")
 
 FIRST_GUESS = 16
 """Tokens a text is expected to have before any has been finished; only the pace of admission depends on it."""
@@ -143,7 +147,7 @@ class Greedy:
         self.settled = 0
         self.settled_tokens = 0
         self.settle_s = 0.0
-        self._samples: list[tuple[Draft, Tokens, npt.NDArray[np.float32]]] | None = None
+        self._samples: list[tuple[Row, Tokens]] | None = None
 
     def verify(
         self,
@@ -180,7 +184,8 @@ class Greedy:
         A position that an earlier one of the same draft has overturned is dropped.
         """
         started, before = time.perf_counter(), self._decoder.stats.tokens
-        for draft, depth, row in self._alone([(draft, depth, draft.prefix(depth)) for draft, depth in positions]):
+        wanted = [((draft, depth), draft.prefix(depth)) for draft, depth in positions]
+        for (draft, depth), row in self._alone(wanted):
             if depth in draft.open:
                 facts = self._scorer.facts(row[None, :])
                 draft.settle(depth, int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
@@ -188,12 +193,12 @@ class Greedy:
         self.settled_tokens += self._decoder.stats.tokens - before
         self.settle_s += time.perf_counter() - started
 
-    def _alone(self, wanted: list[tuple[Draft, int, Tokens]]) -> Iterator[tuple[Draft, int, npt.NDArray[np.float32]]]:
+    def _alone(self, wanted: list[tuple[Key, Tokens]]) -> Iterator[tuple[Key, Row]]:
         """The rows after prefixes, in the canonical shape; a draft's own in the order of their depth."""
         # Any order that brings common beginnings together will do, and a prefix stands before what it begins.
-        ordered = sorted(wanted, key=lambda item: item[2].tobytes())
-        rows = self._decoder.each_alone([prefix for _, _, prefix in ordered], self._n_chunk)
-        yield from ((draft, depth, row) for (draft, depth, _), row in zip(ordered, rows, strict=True))
+        ordered = sorted(wanted, key=lambda item: item[1].tobytes())
+        rows = self._decoder.each_alone([prefix for _, prefix in ordered], self._n_chunk)
+        yield from ((key, row) for (key, _), row in zip(ordered, rows, strict=True))
 
     def finish(self, drafts: Sequence[Draft]) -> Iterator[Draft]:
         """Decode until every draft is finished; yields each when it is. The cache must be empty."""
@@ -214,11 +219,10 @@ class Greedy:
         waiting = _drain(self._round(some, ended), ended)
         samples, self._samples = self._samples, None
         before = self._decoder.stats.tokens
-        for draft, k, row in self._alone([(draft, k, prefix) for k, (draft, prefix, _) in enumerate(samples)]):
-            del draft
-            self.noise = max(self.noise, largest_difference(row, samples[k][2]))
+        for seen, row in self._alone(samples):
+            self.noise = max(self.noise, largest_difference(row, seen))
         self.settled_tokens += self._decoder.stats.tokens - before
-        for draft in {id(draft): draft for draft in [*ended, *waiting]}.values():
+        for draft in [*ended, *waiting]:
             draft.open = [at for at, (_, lead, _) in enumerate(draft.steps) if lead < near_tie(self.noise)]
         yield from (draft for draft in ended if not draft.open)
         unsure = [draft for draft in [*ended, *waiting] if draft.open]
@@ -318,7 +322,7 @@ class Greedy:
         assert self._samples is not None
         for k in sorted({len(owners) // 4, len(owners) // 2, 3 * len(owners) // 4} if owners else ()):
             if len(self._samples) < SAMPLES:
-                self._samples.append((owners[k], owners[k].prefix(), rows[k].copy()))
+                self._samples.append((rows[k].copy(), owners[k].prefix()))
 
     def _step(self, draft: Draft, facts: RowFacts, row: int) -> bool:
         """Accept the row's argmax. Whether the draft needs another decode step."""

@@ -72,6 +72,7 @@ class BBH(ExactMatch):
     metric = "exact match of what follows 'the answer is'"
     default_shots = 3
     phi3_shots: int | None = 3
+    max_new_tokens = 1024
 
     def load(self, options: LoadOptions) -> list[Doc]:
         folder = local_data(options, self.name, "bbh/bbh/ and bbh/cot-prompts/") / "bbh"
@@ -94,16 +95,20 @@ class BBH(ExactMatch):
     def _example(self, example: _Example) -> str:
         return self._asked(example.question) + example.reasoning
 
-    def _doc(self, subtask: str, i: int, prompt: str, _question: str, target: str) -> Doc:
+    def _choices(self, _subtask: str, _question: str) -> tuple[str, ...]:
+        """Texts that the answer is likely to be."""
+        return ()
+
+    def _doc(self, subtask: str, i: int, prompt: str, question: str, target: str) -> Doc:
         return Doc(
             id=f"{subtask}/{i}",
             group=subtask,
             prompt=prompt,
             mode="generate",
-            choices=(),
+            choices=self._choices(subtask, question),
             labels=(),
             target=target,
-            max_new_tokens=1024,
+            max_new_tokens=self.max_new_tokens,
             until=UNTIL,
         )
 
@@ -115,6 +120,7 @@ class BBHDirect(BBH):
     title = "BIG-Bench Hard, direct"
     metric = "exact match of the text"
     phi3_shots: int | None = None
+    max_new_tokens = MAX_NEW_TOKENS
 
     def normalize(self, text: str) -> str:
         return text
@@ -125,19 +131,9 @@ class BBHDirect(BBH):
     def _example(self, example: _Example) -> str:
         return f"{self._asked(example.question)} {extract(ANSWER, example.reasoning)}"
 
-    def _doc(self, subtask: str, i: int, prompt: str, question: str, target: str) -> Doc:
-        return Doc(
-            id=f"{subtask}/{i}",
-            group=subtask,
-            prompt=prompt,
-            mode="generate",
-            # With the blank line that the worked examples have behind an answer, and that ends the text.
-            choices=tuple(f"{answer}\n\n" for answer in answers_in(question) or ANSWERS.get(subtask, ())),
-            labels=(),
-            target=target,
-            max_new_tokens=MAX_NEW_TOKENS,
-            until=UNTIL,
-        )
+    def _choices(self, subtask: str, question: str) -> tuple[str, ...]:
+        # With the blank line that the worked examples have behind an answer, and that ends the text.
+        return tuple(f"{answer}\n\n" for answer in answers_in(question) or ANSWERS.get(subtask, ()))
 
 
 def answers_in(question: str) -> tuple[str, ...]:
