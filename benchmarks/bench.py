@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from sides import last_logits
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
 from orin_runner import __version__, llama
@@ -107,27 +108,10 @@ def one_at_a_time(context: Context, items: list[ScoreRequest]) -> Callable[[], l
 
 def in_transformers(source: Path, dtype: torch.dtype, items: list[ScoreRequest], size: int) -> Callable[[], list[int]]:
     model = Phi3ForCausalLM.from_pretrained(source, dtype=dtype).eval()
-    order = sorted(range(len(items)), key=lambda i: len(items[i].prompt))
 
-    @torch.inference_mode()
     def run() -> list[int]:
-        answers = [0] * len(items)
-        for start in range(0, len(order), size):
-            part = order[start : start + size]
-            longest = max(len(items[i].prompt) for i in part)
-            ids = torch.zeros((len(part), longest), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for k, i in enumerate(part):
-                n = len(items[i].prompt)
-                ids[k, longest - n :] = torch.from_numpy(items[i].prompt.astype(np.int64))
-                mask[k, longest - n :] = 1
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            logits = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=False
-            ).logits[:, -1]
-            for k, i in enumerate(part):
-                answers[i] = int(np.argmax([float(logits[k, c[0]]) for c in items[i].continuations]))
-        return answers
+        rows = last_logits(model, [item.prompt for item in items], size)
+        return [int(np.argmax([float(row[c[0]]) for c in i.continuations])) for row, i in zip(rows, items, strict=True)]
 
     return run
 

@@ -159,27 +159,16 @@ def hf(bench: Bench) -> None:
     import torch
     import transformers
     from random_gguf import hf_model
+    from sides import last_logits
 
     small = bench.args.small
     device = "cpu" if small else "cuda"
     llm = hf_model(device, small=small)
     prompts = sorted(_prompts(bench, "mmlu", 20 if small else 512), key=len)
 
-    @torch.inference_mode()
     def run(part: list[np.ndarray], size: int) -> float:
         before = time.perf_counter()
-        for start in range(0, len(part), size):
-            rows = part[start : start + size]
-            longest = max(len(row) for row in rows)
-            ids = torch.zeros((len(rows), longest), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for k, row in enumerate(rows):
-                ids[k, longest - len(row) :] = torch.from_numpy(row.astype(np.int64))
-                mask[k, longest - len(row) :] = 1
-            ids, mask = ids.to(device), mask.to(device)
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            out = llm(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=False)
-            out.logits[:, -1].float().cpu()
+        last_logits(llm, part, size, device)
         return time.perf_counter() - before
 
     run(prompts[: len(prompts) // 8], 8)

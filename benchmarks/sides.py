@@ -21,7 +21,7 @@ from orin_runner.device import cpu_threads
 from orin_runner.engine import Progress
 from orin_runner.llama import Context
 from orin_runner.memory import needs_of
-from orin_runner.requests import Generated, GenerateRequest, context_tokens
+from orin_runner.requests import Generated, GenerateRequest, Tokens, context_tokens
 from orin_runner.supervisor import Supervisor
 from orin_runner.worker import Job
 
@@ -76,6 +76,27 @@ def plain_loop(context: Context, requests: Sequence[GenerateRequest]) -> Side:
         return tokens
 
     return lambda: [tokens_of(request) for request in requests]
+
+
+@torch.inference_mode()
+def last_logits(model: Any, prompts: Sequence[Tokens], size: int, device: str = "cpu") -> list[torch.Tensor]:
+    """Next-token logits of each prompt, float32 ``[n_vocab]`` on the host; ``size`` at a time, padded on the left."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        longest = max(len(prompts[i]) for i in part)
+        ids = torch.zeros((len(part), longest), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for k, i in enumerate(part):
+            ids[k, longest - len(prompts[i]) :] = torch.from_numpy(prompts[i].astype(np.int64))
+            mask[k, longest - len(prompts[i]) :] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        out = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1, use_cache=False)
+        for i, row in zip(part, out.logits[:, -1].float().cpu(), strict=True):
+            found[i] = row
+    return found
 
 
 def transformers_generate(model: Any, requests: Sequence[GenerateRequest], device: str) -> Side:
