@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import threading
@@ -27,10 +28,24 @@ class Bench:
         self.results = args.work / "results.json"
 
     def record(self, **values: Any) -> None:
-        """Print and keep named results."""
+        """Print and keep named results, those of every round."""
         print("  " + json.dumps(values), flush=True)
-        known = json.loads(self.results.read_text()) if self.results.exists() else {}
-        self.results.write_text(json.dumps(known | values, indent=1))
+        known = self._known()
+        for name, value in values.items():
+            known.setdefault(name, []).append(value)
+        self.results.write_text(json.dumps(known, indent=1))
+
+    def print_medians(self) -> None:
+        """The rates of everything that has been run more than once."""
+        for name, rounds in self._known().items():
+            for rate in ("tokens_per_s", "items_per_s", "tasks_per_s"):
+                found = [value[rate] for value in rounds if isinstance(value.get(rate), float)]
+                if len(found) > 1:
+                    print(f"{name} {rate}: median {statistics.median(found):,.2f} of {found}")
+
+    def _known(self) -> dict[str, list[Any]]:
+        known: dict[str, list[Any]] = json.loads(self.results.read_text()) if self.results.exists() else {}
+        return known
 
     def orin(self, *words: str, device: str | None = None) -> tuple[int, str, float]:
         """(exit status, stderr, seconds) of an ``orin-run`` command."""
@@ -75,7 +90,7 @@ class Bench:
             "noise": section["noise"],
             "near_ties": section["near_ties"],
             "restarts": report["restarts"],
-            "settings": header["memory"]["settings"],
+            "settings": header["memory"]["settings"] | {"n_contexts": header["memory"]["n_contexts"]},
             "wall": round(wall, 1),
             "beside_weights_mib": _plan_and_peak(header["memory"], seen),
         }

@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +49,8 @@ SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4,
 STOP = [32000, 32001, 32007]
 EMBEDDING_SCALE = 200.0
 """Forty random layers add some 13 to a residual stream of unit tokens."""
-CHUNK = 1 << 27  # values drawn at a time
+CHUNK = 1 << 25  # values drawn at a time
+WRITERS = 8
 
 
 def header(tokenizer: Path, out: Path, type_name: str, config: dict[str, Any]) -> None:
@@ -91,6 +95,9 @@ def fill(path: Path) -> None:
         "output.weight": embedding.roll(width) * 0.02,
     }
     data = np.memmap(path, dtype=np.uint8, mode="r+")
+    # First touches of the file's pages take longest, and several threads take them at once.
+    staging = _Staging()
+    copying, waiting = ThreadPoolExecutor(WRITERS), deque[Future[None]]()
     for name, shape, type_name, at in tensors:
         count, kind = int(np.prod(shape)), kinds[type_name]
         for start in range(0, count, CHUNK):
@@ -102,7 +109,25 @@ def fill(path: Path) -> None:
             else:
                 values = torch.randn(n, generator=generator, device=device, dtype=kind).mul_(0.02)
             item = values.element_size()
-            torch.from_numpy(data[at + start * item : at + (start + n) * item]).copy_(values.view(torch.uint8))
+            target = data[at + start * item : at + (start + n) * item]
+            waiting.append(copying.submit(staging.copy, values, target))
+            if len(waiting) > WRITERS:
+                waiting.popleft().result()
+    for future in waiting:
+        future.result()
+    copying.shutdown()
+
+
+class _Staging(threading.local):
+    """Host memory of each writer, kept: new pages for every chunk would cost as much as those of the file."""
+
+    def __init__(self) -> None:
+        self.buffer = torch.empty(4 * CHUNK, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+
+    def copy(self, values: torch.Tensor, target: np.ndarray) -> None:
+        """Bring ``values`` to the host and into ``target``."""
+        staged = self.buffer[: len(target)].copy_(values.view(torch.uint8))
+        np.copyto(target, staged.numpy())
 
 
 def hf_model(device: str, *, small: bool = False) -> Phi3ForCausalLM:

@@ -37,9 +37,13 @@ class LostPrefixError(RuntimeError):
     """A sequence does not hold the positions its next tokens build on. llama.cpp itself would not notice."""
 
 
+MEASURABLE_S = 2e-4
+"""A wait of less than this may have been for a batch that was ready long before."""
+
+
 @dataclass(slots=True)
 class DecodeStats:
-    """Counts and seconds of all decode calls so far.
+    """Counts and seconds of all decode calls so far, of all decoders that share it.
 
     Attributes:
         tokens: tokens computed.
@@ -47,7 +51,9 @@ class DecodeStats:
         rows: logit rows read.
         submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation.
         wait_s: waiting for logits.
-        idle_s: between logits being ready and the next submission: the device has nothing to do.
+        idle_s: no batch was submitted and unfinished: the device had nothing to do. An upper bound, as a batch that
+            did not have to be waited for is counted as finished when its submission returned.
+        busy_until: until when the device is known to have had something to do.
     """
 
     tokens: int = 0
@@ -56,15 +62,27 @@ class DecodeStats:
     submit_s: float = 0.0
     wait_s: float = 0.0
     idle_s: float = 0.0
+    busy_until: float | None = None
+
+    def busy(self, start: float, end: float) -> None:
+        """The device had something to do from ``start`` to ``end``."""
+        if self.busy_until is not None:
+            self.idle_s += max(0.0, start - self.busy_until)
+        self.busy_until = max(self.busy_until or end, end)
 
 
 class Decoder:
-    """Submits batches with their cache operations around them, in the order the device needs them."""
+    """Submits batches with their cache operations around them, in the order the device needs them.
 
-    def __init__(self, backend: Backend) -> None:
+    Args:
+        backend: a context.
+        stats: counts to add to, where several decoders share a device.
+    """
+
+    def __init__(self, backend: Backend, stats: DecodeStats | None = None) -> None:
         self.backend = backend
-        self.stats = DecodeStats()
-        self._ready: float | None = None
+        self.stats = stats or DecodeStats()
+        self._submitted = (0.0, 0.0)
 
     def prepare(self, batch: Batch) -> None:
         """Make the batch's copies (bookkeeping on the host: it may run while the device computes) and check them.
@@ -86,11 +104,9 @@ class Decoder:
     def submit(self, batch: Batch) -> None:
         """Start a prepared batch and make its cuts. On a GPU this returns before the batch is computed."""
         started = time.perf_counter()
-        if self._ready is not None:
-            self.stats.idle_s += started - self._ready
         self.backend.submit(batch)
-        self._ready = None
-        self.stats.submit_s += time.perf_counter() - started
+        self._submitted = (started, time.perf_counter())
+        self.stats.submit_s += self._submitted[1] - started
         self.stats.tokens += len(batch.tokens)
         self.stats.calls += 1
         for cut in batch.cuts:
@@ -100,8 +116,9 @@ class Decoder:
         """Wait for the last batch and return its logit rows, valid until the next ``submit``."""
         started = time.perf_counter()
         rows = self.backend.logits(n)
-        self._ready = time.perf_counter()
-        self.stats.wait_s += self._ready - started
+        ready = time.perf_counter()
+        self.stats.wait_s += ready - started
+        self.stats.busy(self._submitted[0], ready if ready - started > MEASURABLE_S else self._submitted[1])
         self.stats.rows += n
         return rows
 
@@ -160,7 +177,7 @@ class Decoder:
                 self.prepare(batch)
                 self.submit(batch)
             row: npt.NDArray[np.float32] = self.rows(1)[0].copy()
-            self._ready = None
+            self.stats.busy_until = None
             before = tokens
             yield row
         self.backend.clear()

@@ -71,11 +71,11 @@ class Progress:
 
 
 class Engine:
-    """Runs requests on one context.
+    """Runs requests on one context, or the tree pass on two.
 
     Args:
-        backend: an empty context.
-        budget: limits of one decode call.
+        backends: empty contexts of the same model and sizes, one or two.
+        budget: limits of one decode call, and of one context.
         n_chunk: tokens per decode call of the canonical shape, at most every budget's n_batch: texts decided in that
             shape must not depend on the budget.
         n_positions: longest sequence the model is made for.
@@ -86,7 +86,7 @@ class Engine:
 
     def __init__(
         self,
-        backend: Backend,
+        backends: Sequence[Backend],
         budget: Budget,
         *,
         n_chunk: int,
@@ -96,7 +96,8 @@ class Engine:
         cache: PromptCache | None = None,
     ) -> None:
         self._cache = cache
-        self._decoder = Decoder(backend)
+        self._decoders = [Decoder(backend) for backend in backends]
+        self._decoder = self._decoders[0]
         self._budget = budget
         if n_chunk > budget.n_batch:
             raise ValueError(f"the canonical shape needs {n_chunk} tokens a call, the budget allows {budget.n_batch}")
@@ -117,13 +118,16 @@ class Engine:
             DecodeError, LostPrefixError: the device failed, or a prefix was lost.
         """
         self.stats = RunStats()
-        self._decoder.stats = DecodeStats()
+        stats = DecodeStats()
+        for decoder in self._decoders:
+            decoder.stats = stats
         started = time.perf_counter()
         plan = Probes(requests, draft=self._draft, n_positions=self._n_positions)
         self._check_lengths(requests)
         scorer = RowScorer(self._n_threads)
         try:
-            stream = StreamPass(plan.paths, plan.path, plan.position, plan.token)
+            texts = any(isinstance(request, GenerateRequest) for request in requests)
+            stream = StreamPass(plan.paths, plan.path, plan.position, plan.token, leads=texts)
             self.stats.sent = plan.sent
             self.stats.unique = TokenTree([*plan.paths, *plan.bare]).n_unique if plan.bare else stream.tree.n_unique
             self.stats.clocks["plan"] = time.perf_counter() - started
@@ -149,7 +153,7 @@ class Engine:
         kept: dict[int, npt.NDArray[np.float32]] = {int(stream.row_of[k]): np.empty(0, np.float32) for k in checks}
         open_probes = np.bincount(plan.request, minlength=len(requests))
         before = time.perf_counter()
-        for n_tokens, probes in stream.run(self._decoder, self._budget, scorer, kept, self._cache):
+        for n_tokens, probes in stream.run(self._decoders, self._budget, scorer, kept, self._cache):
             self.stats.computed += n_tokens
             touched, counts = np.unique(plan.request[probes], return_counts=True)
             open_probes[touched] -= counts

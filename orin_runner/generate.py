@@ -36,7 +36,9 @@ FIRST_GUESS = 16
 """Tokens a text is expected to have before any has been finished; only the pace of admission depends on it."""
 
 SAMPLES = 8
-"""Rows of the first decode calls that are computed again, alone, to measure the noise of decoding."""
+"""Rows of the first decode calls that are computed again, alone, to measure the noise of decoding ..."""
+SAMPLED_SHARE = 1 / 8
+"""... and of a short run's texts no more than this share, though at least half of ``SAMPLES``."""
 
 
 @dataclass(slots=True)
@@ -148,6 +150,7 @@ class Greedy:
         self.settled_tokens = 0
         self.settle_s = 0.0
         self._samples: list[tuple[Row, Tokens]] | None = None
+        self._n_samples = SAMPLES
 
     def verify(
         self,
@@ -211,10 +214,11 @@ class Greedy:
             yield from self._settled(unsure, waiting)
 
     def _first_round(self, drafts: list[Draft]) -> Generator[Draft, None, list[Draft]]:
-        """Decode about a batch of ``drafts`` on probation: what the noise of decoding is shows only afterwards."""
+        """Decode on probation as many as run side by side: what the noise of decoding is shows only afterwards."""
         n_tokens = np.cumsum([len(draft.prefix()) for draft in drafts])
-        some = drafts[: max(SAMPLES, int(np.searchsorted(n_tokens, self._budget.n_batch, side="right")))]
+        some = drafts[: max(SAMPLES, int(np.searchsorted(n_tokens, self._budget.n_cells, side="right")))]
         self._samples = []
+        self._n_samples = max(SAMPLES // 2, min(SAMPLES, round(SAMPLED_SHARE * len(some))))
         ended: list[Draft] = []
         waiting = _drain(self._round(some, ended), ended)
         samples, self._samples = self._samples, None
@@ -321,7 +325,7 @@ class Greedy:
         """Keep some rows of a batch and what they follow, to compare them with the same rows alone."""
         assert self._samples is not None
         for k in sorted({len(owners) // 4, len(owners) // 2, 3 * len(owners) // 4} if owners else ()):
-            if len(self._samples) < SAMPLES:
+            if len(self._samples) < self._n_samples:
                 self._samples.append((rows[k].copy(), owners[k].prefix()))
 
     def _step(self, draft: Draft, facts: RowFacts, row: int) -> bool:

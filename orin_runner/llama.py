@@ -241,6 +241,9 @@ class Context:
 
     One decode at a time: ``submit`` starts it (on a GPU it returns early), ``logits`` waits for it.
 
+    Attributes:
+        buffers: MiB that llama.cpp allocated, by kind: KV, compute, output.
+
     Raises:
         DecodeError: llama.cpp could not allocate the context.
     """
@@ -270,6 +273,10 @@ class Context:
         self._ctx = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._ctx:
             raise DecodeError(f"llama.cpp cannot create a context of {settings.n_cells} cells: {_log.tail()}")
+        kinds = ("KV", "compute", "output")
+        self.buffers = {
+            kind: sum(float(m[1]) for m in _log.find(rf"{kind} buffer size =\s*([\d.]+) MiB")) for kind in kinds
+        }
         self._memory = llama_cpp.llama_get_memory(self._ctx)
         self.n_swa = model.n_swa
         n = settings.n_batch
@@ -374,8 +381,3 @@ class Context:
                 size = -n  # what llama.cpp says it needs
             self._pieces[token] = buffer.raw[:n]
         return self._pieces[token]
-
-    def buffer_sizes(self) -> dict[str, float]:
-        """MiB that llama.cpp logged when it allocated this context, by kind: KV, compute, output."""
-        kinds = ("KV", "compute", "output")
-        return {kind: sum(float(m[1]) for m in _log.find(rf"{kind} buffer size =\s*([\d.]+) MiB")) for kind in kinds}

@@ -11,6 +11,7 @@ that is not there the formula below stands in, and the plan says which terms are
 * outputs: host rows of logits, max(sequences, outputs) x n_vocab x 4.
 * CUDA: what the driver and cuBLAS take beside llama.cpp's buffers, and the pool that holds a product's converted
   operands; measured on an H100 (``benchmarks/RESULTS.md``), assumed elsewhere.
+* a second context, where there is one: its cache, buffers and rows once more, a second pool, and cuBLAS's workspace.
 * host: this program, its tokens, and copies of output rows while they are scored.
 """
 
@@ -39,12 +40,20 @@ of the cache (``flash_attn_mask_to_KV_max``); below n_seq the compute buffers sh
 BATCHES = (2048, 1024, 512, 256)
 DECODE_CELLS = 8192
 """Cells for texts being decoded side by side, where memory allows."""
+GPU_HOST_THREADS = 2
+"""llama.cpp's CPU threads beside a GPU: it only looks embeddings up, and more would stand in the way of scoring."""
+PAIR_BATCH = 1024
+"""Tokens per decode call of two contexts that take turns: one ubatch, so that a submission never waits for the first
+half of its own batch."""
 ROWS_IN_FLIGHT = 3
 """Copies of a decode call's output rows on the host: being copied, being scored, waiting."""
 PROGRAM_BYTES = 300 * MIB
 """Python, NumPy, llama.cpp's own code and the tokenizer; 180 MiB were measured for the tiny model on a CPU."""
 CUDA_BYTES = 716 * MIB
 """CUDA context, cuBLAS and its workspace beside llama.cpp's buffers: what an H100 takes; see benchmarks/RESULTS.md."""
+
+CUBLAS_BYTES = 64 * MIB
+"""What a second context takes beside llama.cpp's buffers and its pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,8 @@ class MemoryPlan:
 
     Attributes:
         device: what the plan is made for.
-        settings: the context's sizes.
+        settings: a context's sizes.
+        n_contexts: contexts of these sizes, one or two.
         terms: bytes by name, in the order they are shown.
         on_device: names of the terms that lie in device memory.
         assumed: names of the terms that are neither simulated nor read from the file.
@@ -133,6 +143,7 @@ class MemoryPlan:
 
     device: DeviceMemory
     settings: ContextSettings
+    n_contexts: int
     terms: dict[str, int]
     on_device: tuple[str, ...]
     assumed: tuple[str, ...]
@@ -161,6 +172,7 @@ class MemoryPlan:
         return {
             "device": asdict(self.device),
             "settings": asdict(self.settings),
+            "n_contexts": self.n_contexts,
             "terms": self.terms,
             "on_device": list(self.on_device),
             "assumed": list(self.assumed),
@@ -202,8 +214,8 @@ def plan_for(
     """
     smallest: MemoryPlan | None = None
     best: MemoryPlan | None = None
-    for settings in _candidates(file, needs, device, n_threads):
-        plan = _sized(file, needs, device, settings, simulate)
+    for settings, n_contexts in _candidates(file, needs, device, n_threads):
+        plan = _sized(file, needs, device, settings, simulate, n_contexts)
         if plan.fits and best is None:
             best = plan
         if best is not None and plan.fits and plan.elastic <= share * best.elastic:
@@ -246,22 +258,30 @@ def plan_that_fits(
     return (found, found.longest) if found is not None else (whole, 0)
 
 
-def _candidates(file: GGUFFile, needs: Needs, device: DeviceMemory, n_threads: int) -> Iterator[ContextSettings]:
+def _candidates(
+    file: GGUFFile, needs: Needs, device: DeviceMemory, n_threads: int
+) -> Iterator[tuple[ContextSettings, int]]:
+    """A context's sizes and the number of contexts, the fastest first."""
     longest = min(needs.longest, file.n_ctx_train)
-    for n_batch in BATCHES:
+    # While a GPU computes for one context, llama.cpp prepares the other's next batch, 13 ms on an H100's host. A Jetson
+    # takes seconds for a batch: there the memory is worth more. A CPU computes within the call.
+    pair = device.cuda and not device.unified and needs.tokens > 2 * PAIR_BATCH
+    for n_contexts, n_batch in [(2, PAIR_BATCH)] * pair + [(1, n_batch) for n_batch in BATCHES]:
         # A quarter more rows than average, so that dense stretches of the tree do not cut batches short.
         rows = min(n_batch, max(LLAMA_MAX_SEQ, math.ceil(1.25 * needs.row_share * n_batch)))
         # Beside the longest path a full batch; for decoding, room for many sequences at first.
-        extras = [n_batch + DECODE_CELLS, n_batch] if needs.generated and n_batch == BATCHES[0] else [n_batch]
-        for n_ubatch in UBATCHES[device.cuda]:
+        roomy = needs.generated and (n_contexts == 2 or n_batch == BATCHES[0])
+        extras = [n_batch + DECODE_CELLS, n_batch] if roomy else [n_batch]
+        for n_ubatch in UBATCHES[device.cuda][: 1 if n_contexts == 2 else None]:
             for extra in extras if n_ubatch <= n_batch else ():
-                yield ContextSettings(
+                settings = ContextSettings(
                     n_cells=_pad(longest + extra),
                     n_batch=n_batch,
                     n_ubatch=n_ubatch,
                     n_outputs=rows,
-                    n_threads=n_threads,
+                    n_threads=min(n_threads, GPU_HOST_THREADS) if device.cuda else n_threads,
                 )
+                yield settings, n_contexts
 
 
 def _pad(cells: int) -> int:
@@ -269,22 +289,27 @@ def _pad(cells: int) -> int:
 
 
 def _sized(
-    file: GGUFFile, needs: Needs, device: DeviceMemory, settings: ContextSettings, simulate: Simulate | None
+    file: GGUFFile,
+    needs: Needs,
+    device: DeviceMemory,
+    settings: ContextSettings,
+    simulate: Simulate | None,
+    n_contexts: int = 1,
 ) -> MemoryPlan:
     embedding, rest = file.embedding_bytes, file.data_bytes - file.embedding_bytes
     sized = simulate(settings) if simulate is not None else _formula(file, settings)
     terms = {
         "weights": rest if device.cuda else file.data_bytes,
-        "KV cache": sized.kv,
-        "compute": sized.compute_device if device.cuda else sized.compute_device + sized.compute_host,
+        "KV cache": n_contexts * sized.kv,
+        "compute": n_contexts * (sized.compute_device + (0 if device.cuda else sized.compute_host)),
     }
     if device.cuda:
-        terms["CUDA"] = CUDA_BYTES + _pool(file, settings)
+        terms["CUDA"] = CUDA_BYTES + n_contexts * _pool(file, settings) + (n_contexts - 1) * CUBLAS_BYTES
     on_device = tuple(terms) if device.cuda or device.unified else ()
     if device.cuda:
         terms["embedding"] = embedding
-        terms["host compute"] = sized.compute_host
-    terms["outputs"] = max(settings.n_seq, settings.n_outputs) * file.n_vocab * 4
+        terms["host compute"] = n_contexts * sized.compute_host
+    terms["outputs"] = n_contexts * max(settings.n_seq, settings.n_outputs) * file.n_vocab * 4
     terms["program"] = PROGRAM_BYTES + 4 * needs.tokens + ROWS_IN_FLIGHT * settings.n_outputs * file.n_vocab * 4
     assumed = ["program"]
     if device.cuda:
@@ -294,6 +319,7 @@ def _sized(
     plan = MemoryPlan(
         device=device,
         settings=settings,
+        n_contexts=n_contexts,
         terms=terms,
         on_device=on_device,
         assumed=tuple(name for name in terms if name in assumed),

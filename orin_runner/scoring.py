@@ -16,6 +16,9 @@ import numpy.typing as npt
 BLOCK_BYTES = 2 << 20
 """Bytes of rows one thread works on at a time: they and their exponentials stay in its cache."""
 
+MOST_THREADS = 4
+"""More threads than this wait for Python's lock, and keep the one that feeds the device waiting for it: with 16 of them
+a batch took the host three times as long on an H100's machine."""
 LEAST_NOISE = 0.005
 """Noise below this is taken as this: a few short prompts are computed much as they are alone, and show less than full
 batches have. Those of 16-bit models moved log-probabilities by 0.005 (CPU) to 0.1 (CUDA)."""
@@ -27,36 +30,25 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
-def log_sum_exp(rows: Float32, scratch: Float32 | None = None) -> Float64:
+def log_sum_exp(rows: Float32, top: Float32, scratch: Float32) -> Float64:
     """Natural log of the sum of exponentials of each row, float32 ``[n, v]`` to float64 ``[n]``.
 
     Args:
         rows: logits.
+        top: float32 ``[n]``, each row's largest.
         scratch: float32 ``[n, v]`` to work in, overwritten.
     """
-    top = rows.max(axis=1)
-    shifted = np.subtract(rows, top[:, None], out=scratch)
-    np.exp(shifted, out=shifted)
+    np.subtract(rows, top[:, None], out=scratch)
+    np.exp(scratch, out=scratch)
     # NumPy adds pairwise along a row, so float32 costs no more than 1e-6 here and half the time of float64.
-    total: Float64 = top.astype(np.float64) + np.log(shifted.sum(axis=1).astype(np.float64))
+    total: Float64 = top.astype(np.float64) + np.log(scratch.sum(axis=1).astype(np.float64))
     return total
-
-
-def best_and_lead(rows: Float32, scratch: Float32 | None = None) -> tuple[Int64, Float32]:
-    """Each row's largest logit's token (the first one, in a tie) and its lead over the second-best, in nats."""
-    best = rows.argmax(axis=1)
-    each = np.arange(len(rows))
-    top = rows[each, best]
-    rest = np.empty_like(rows) if scratch is None else scratch
-    np.copyto(rest, rows)
-    rest[each, best] = -np.inf
-    return best, top - rest.max(axis=1)
 
 
 def largest_difference(a: Float32, b: Float32) -> float:
     """Largest difference of any log-probability between two rows of logits."""
-    wide = [row.astype(np.float64) - float(log_sum_exp(row[None, :])[0]) for row in (a, b)]
-    return float(np.abs(wide[0] - wide[1]).max())
+    total = [float(log_sum_exp(row[None, :], row.max(keepdims=True), np.empty_like(row[None, :]))[0]) for row in (a, b)]
+    return float(np.abs((a.astype(np.float64) - total[0]) - (b.astype(np.float64) - total[1])).max())
 
 
 def near_tie(noise: float) -> float:
@@ -67,39 +59,53 @@ def near_tie(noise: float) -> float:
 class RowFacts:
     """What is kept of every output row of a run; the rows themselves are not.
 
+    Args:
+        n: rows.
+        leads: work out ``lead``, which only greedy text needs.
+
     Attributes:
         total: float64 ``[n]``, log-sum-exp of the logits.
-        best: int64 ``[n]``, the argmax token.
-        lead: float32 ``[n]``, best minus second-best logit.
+        best: int64 ``[n]``, the argmax token (the first one, in a tie).
+        lead: float32 ``[n]``, best minus second-best logit, in nats; NaN where it is not worked out.
         top: float64 ``[n]``, log-probability of the argmax token.
     """
 
-    __slots__ = ("best", "lead", "top", "total")
+    __slots__ = ("best", "lead", "leads", "top", "total")
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, leads: bool = True) -> None:
+        self.leads = leads
         self.total = np.full(n, np.nan)
         self.best = np.full(n, -1, dtype=np.int64)
         self.lead = np.full(n, np.nan, dtype=np.float32)
         self.top = np.full(n, np.nan)
 
-    def fill(self, start: int, rows: Float32, scratch: Float32 | None = None) -> None:
+    def fill(self, start: int, rows: Float32, scratch: Float32) -> None:
         """Write the facts of ``rows`` as rows ``start`` and following; ``scratch`` is room for as many rows."""
         end = start + len(rows)
-        self.total[start:end] = log_sum_exp(rows, scratch)
-        self.best[start:end], self.lead[start:end] = best_and_lead(rows, scratch)
-        self.top[start:end] = rows[np.arange(len(rows)), self.best[start:end]] - self.total[start:end]
+        each = np.arange(len(rows))
+        best = rows.argmax(axis=1)
+        top = rows[each, best]
+        self.best[start:end] = best
+        self.total[start:end] = log_sum_exp(rows, top, scratch)
+        self.top[start:end] = top - self.total[start:end]
+        if self.leads:
+            np.copyto(scratch, rows)
+            scratch[each, best] = -np.inf
+            self.lead[start:end] = top - scratch.max(axis=1)
 
 
 class RowScorer:
     """Runs row work on threads.
 
     Args:
-        n_threads: worker threads.
+        n_threads: worker threads, of which it takes at most ``MOST_THREADS``.
     """
 
     def __init__(self, n_threads: int) -> None:
-        self._n_threads = n_threads
+        self._n_threads = n_threads = min(n_threads, MOST_THREADS)
         self._pool = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="score")
+        # The device waits for a copy, so it must not stand in line behind rows being scored.
+        self._copiers = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="copy")
         # Each thread keeps its temporaries: new pages for every block would cost more than the arithmetic, and the
         # threads would wait for one another in the kernel.
         self._local = threading.local()
@@ -108,6 +114,7 @@ class RowScorer:
     def close(self) -> None:
         """Stop the threads when they are done."""
         self._pool.shutdown()
+        self._copiers.shutdown()
 
     def snapshot(self, rows: Float32) -> Float32:
         """A copy of llama.cpp's output buffer, made by all threads together; ``recycle`` it when it is done with."""
@@ -116,7 +123,8 @@ class RowScorer:
         buffer = self._spare.pop(fitting[0]) if fitting else np.empty_like(rows)
         out = buffer[: len(rows)]
         step = max(1, -(-len(rows) // self._n_threads))
-        _wait(self._each_block(rows, lambda a, b: np.copyto(out[a:b], rows[a:b]), step))
+        parts = [slice(a, a + step) for a in range(0, len(rows), step)]
+        _wait([self._copiers.submit(np.copyto, out[part], rows[part]) for part in parts])
         return out
 
     def recycle(self, snapshot: Float32) -> None:
@@ -161,8 +169,8 @@ class RowScorer:
             buffer = self._local.buffer = np.empty((max(len(block), _block_rows(block)), block.shape[1]), np.float32)
         return buffer[: len(block)]
 
-    def _each_block(self, rows: Float32, work: Callable[[int, int], None], step: int = 0) -> list[Future[None]]:
-        step = step or _block_rows(rows)
+    def _each_block(self, rows: Float32, work: Callable[[int, int], None]) -> list[Future[None]]:
+        step = _block_rows(rows)
         return [self._pool.submit(work, a, min(a + step, len(rows))) for a in range(0, len(rows), step)]
 
 

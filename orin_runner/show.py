@@ -67,9 +67,10 @@ def offload_lines(loaded: Loaded, file: GGUFFile, f16_compute: str | None) -> li
 def plan_lines(plan: MemoryPlan) -> list[str]:
     """One line: does it fit, with what settings; one more where it does not."""
     settings = plan.settings
+    two = "two contexts of " if plan.n_contexts == 2 else ""
     line = (
         f"memory plan for {plan.device.name}: {plan.total / MIB:,.0f} of {plan.device.available / MIB:,.0f} MiB; "
-        f"n_ctx {settings.n_cells}, n_batch {settings.n_batch}, n_ubatch {settings.n_ubatch}, "
+        f"{two}n_ctx {settings.n_cells}, n_batch {settings.n_batch}, n_ubatch {settings.n_ubatch}, "
         f"{settings.n_seq} sequences, {settings.n_outputs} outputs; longest request {plan.longest} tokens"
     )
     return [line] if plan.fits else [line, f"does not fit: {plan.advice}"]

@@ -1,7 +1,9 @@
 """One pass over the token tree of a run: every unique token computed once, every probe answered.
 
 A probe asks one thing of one row: the log-probability of a token after a prefix (path and position). While the device
-computes a batch, the host fills the next one and turns the rows of the one before into numbers.
+computes a batch, the host fills the next one and turns the rows of the one before into numbers. llama.cpp itself needs
+some time for a batch before the device gets it, and wants the rows of the last one read first; with two contexts, each
+with a half of the tree, the device computes for one meanwhile.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from orin_runner.batch import BatchBuilder
+from orin_runner.batch import Batch, BatchBuilder
 from orin_runner.cells import KVCells
 from orin_runner.decoder import Decoder, LostPrefixError
 from orin_runner.planner import Budget, Planner
@@ -24,6 +27,9 @@ from orin_runner.tree import TokenTree
 
 Int64 = npt.NDArray[np.int64]
 
+MOST_AGAIN = 0.002
+"""Share of a tree that may be computed twice so that two contexts can work on it."""
+
 
 class StreamPass:
     """The tree, the rows it must yield, and what they said.
@@ -33,6 +39,7 @@ class StreamPass:
         probe_path: int64 ``[k]``, index into ``paths``.
         probe_position: int64 ``[k]``, the row after this position of the path is looked at.
         probe_token: int64 ``[k]``, the token whose log-probability is wanted.
+        leads: work out by how much each row's argmax leads.
 
     Attributes:
         tree: the prefix tree.
@@ -40,7 +47,15 @@ class StreamPass:
         facts: argmax, lead and log-sum-exp of every row.
     """
 
-    def __init__(self, paths: Sequence[Tokens], probe_path: Int64, probe_position: Int64, probe_token: Int64) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Tokens],
+        probe_path: Int64,
+        probe_position: Int64,
+        probe_token: Int64,
+        *,
+        leads: bool = True,
+    ) -> None:
         self.tree = TokenTree(paths)
         path = self.tree.index[probe_path]
         by_path = np.argsort(path, kind="stable")
@@ -53,7 +68,7 @@ class StreamPass:
         self._sorted_logprobs = np.full(len(where), np.nan)
         self._place = np.empty(len(where), dtype=np.int64)
         self._place[self._order] = np.arange(len(where))
-        self.facts = RowFacts(len(self._outputs))
+        self.facts = RowFacts(len(self._outputs), leads=leads)
 
     def logprobs_of(self, probes: slice) -> npt.NDArray[np.float64]:
         """The answers of a range of probes, float64; NaN where not computed yet."""
@@ -84,7 +99,7 @@ class StreamPass:
 
     def run(
         self,
-        decoder: Decoder,
+        decoders: Sequence[Decoder],
         budget: Budget,
         scorer: RowScorer,
         keep_rows: dict[int, npt.NDArray[np.float32]],
@@ -93,8 +108,9 @@ class StreamPass:
         """Compute everything.
 
         Args:
-            decoder: where to compute; its cache is empty before and after.
-            budget: limits of one decode call.
+            decoders: where to compute; their caches are empty before and after. A second one takes half of the tree,
+                and they are served in turn: the device computes for one while the host reads and submits for the other.
+            budget: limits of one decode call, and of one decoder's cache.
             scorer: threads for the row work.
             keep_rows: its keys name rows of ``facts``; receives copies of those rows.
             cache: states of shared prefixes to restore instead of computing them, and to keep.
@@ -102,42 +118,48 @@ class StreamPass:
         Yields:
             (tokens computed since the last yield, indices of the probes answered since then), batch by batch.
         """
-        decoder.backend.clear()
-        cells = KVCells(budget.n_cells, budget.n_seq, self.tree.n_unique)
-        bases = None if cache is None else self.bases(decoder.backend.n_swa)
-        planner = Planner(self.tree, self._outputs, budget, cells, bases=bases)
+        lanes = self._lanes(decoders, budget, with_bases=cache is not None)
         # Rows of up to two batches are in flight on the scoring threads.
-        scoring: deque[tuple[tuple[int, int, int], npt.NDArray[np.float32], list[Future[None]]]] = deque()
-        running: tuple[int, int, int] | None = None  # (first row, rows, tokens) of the batch on the device
-        while running is not None or not planner.done:
-            batch = None
-            if not planner.done:
-                if cache is not None:
-                    _restore(planner, decoder, cache)
-                builder = BatchBuilder()
-                planner.fill(builder, budget.n_batch, budget.n_outputs, budget.n_seq)
-                batch = builder.build()
-                decoder.prepare(batch)
-            rows = None
-            if running is not None:
-                rows = scorer.snapshot(decoder.rows(running[1])) if running[1] else decoder.rows(0)
-            finished, running = running, None
-            if batch is not None:
-                first_row = 0 if finished is None else finished[0] + finished[1]
-                decoder.submit(batch)
-                running = (first_row, batch.n_outputs, len(batch.tokens))
-                if cache is not None:
-                    _save(planner, decoder, cache)
-            if finished is not None and rows is not None:
-                scoring.append((finished, rows, self._score(scorer, finished[0], rows)))
-                for row in keep_rows:
-                    if finished[0] <= row < finished[0] + finished[1]:
-                        keep_rows[row] = rows[row - finished[0]].copy()
-            while scoring and (len(scoring) > 2 or running is None):
-                done, rows, futures = scoring.popleft()
-                answered = self._collect(done[0], done[1], futures)
-                scorer.recycle(rows)
-                yield done[2], answered
+        scoring: deque[tuple[_Submitted, npt.NDArray[np.float32], list[Future[None]]]] = deque()
+        while lanes:
+            for lane in lanes:
+                batch = lane.fill(budget, cache)
+                finished, rows = lane.running, None
+                if finished is not None:
+                    rows = lane.decoder.rows(finished.n_rows)
+                    rows = scorer.snapshot(rows) if finished.n_rows else rows
+                lane.submit(batch, cache)
+                if finished is not None and rows is not None:
+                    scoring.append((finished, rows, self._score(scorer, finished.first_row, rows)))
+                    for row in keep_rows:
+                        if 0 <= row - finished.first_row < finished.n_rows:
+                            keep_rows[row] = rows[row - finished.first_row].copy()
+                while len(scoring) > 2:
+                    yield self._collect(scorer, *scoring.popleft())
+            lanes = [lane for lane in lanes if lane.running is not None]
+        while scoring:
+            yield self._collect(scorer, *scoring.popleft())
+
+    def _lanes(self, decoders: Sequence[Decoder], budget: Budget, *, with_bases: bool) -> list[_Lane]:
+        """One lane per decoder that has something to do; the whole tree in the first where two do not pay."""
+        middle = self.tree.middle() if len(decoders) > 1 and self.tree.paths else 0
+        if self.tree.lcp[middle : middle + 1].sum() > MOST_AGAIN * self.tree.n_unique:
+            middle = 0
+        bounds = [0, middle, len(self.tree.paths)] if middle else [0, len(self.tree.paths)]
+        lanes = []
+        for decoder, first, end in zip(decoders, bounds[:-1], bounds[1:], strict=False):
+            decoder.backend.clear()
+            tree, before = self.tree.part(first, end)
+            low, high = np.searchsorted(self._outputs, self.tree.starts[[first, end]])
+            bases = None
+            if with_bases:
+                bases = {
+                    path - first: n for path, n in self.bases(decoder.backend.n_swa).items() if first <= path < end
+                }
+            cells = KVCells(budget.n_cells, budget.n_seq, tree.n_unique)
+            planner = Planner(tree, self._outputs[low:high] - before, budget, cells, bases=bases)
+            lanes.append(_Lane(decoder, planner, int(low)))
+        return lanes
 
     def _score(self, scorer: RowScorer, first_row: int, rows: npt.NDArray[np.float32]) -> list[Future[None]]:
         low, high = np.searchsorted(self._sorted_rows, [first_row, first_row + len(rows)])
@@ -150,12 +172,61 @@ class StreamPass:
             self._sorted_logprobs[low:high],
         )
 
-    def _collect(self, first_row: int, n_rows: int, futures: list[Future[None]]) -> Int64:
+    def _collect(
+        self, scorer: RowScorer, batch: _Submitted, rows: npt.NDArray[np.float32], futures: list[Future[None]]
+    ) -> tuple[int, Int64]:
+        """Wait for a batch's rows to be scored; its tokens and the probes it answers."""
         for future in futures:
             future.result()
-        low, high = np.searchsorted(self._sorted_rows, [first_row, first_row + n_rows])
-        answered: Int64 = self._order[low:high]
-        return answered
+        scorer.recycle(rows)
+        low, high = np.searchsorted(self._sorted_rows, [batch.first_row, batch.first_row + batch.n_rows])
+        return batch.n_tokens, self._order[low:high]
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """A batch on the device: its first row in ``facts``, rows and tokens."""
+
+    first_row: int
+    n_rows: int
+    n_tokens: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A context and the part of the tree it computes.
+
+    Attributes:
+        next_row: row of ``facts`` that the next output is.
+        running: the batch on the device.
+    """
+
+    decoder: Decoder
+    planner: Planner
+    next_row: int
+    running: _Submitted | None = None
+
+    def fill(self, budget: Budget, cache: PromptCache | None) -> Batch | None:
+        """The next batch, prepared; None if there is none."""
+        if self.planner.done:
+            return None
+        if cache is not None:
+            _restore(self.planner, self.decoder, cache)
+        builder = BatchBuilder()
+        self.planner.fill(builder, budget.n_batch, budget.n_outputs, budget.n_seq)
+        batch = builder.build()
+        self.decoder.prepare(batch)
+        return batch
+
+    def submit(self, batch: Batch | None, cache: PromptCache | None) -> None:
+        """Start ``batch``; the one before must have been read."""
+        self.running = None
+        if batch is not None:
+            self.decoder.submit(batch)
+            self.running = _Submitted(self.next_row, batch.n_outputs, len(batch.tokens))
+            self.next_row += batch.n_outputs
+            if cache is not None:
+                _save(self.planner, self.decoder, cache)
 
 
 def _restore(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:

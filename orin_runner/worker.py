@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -134,18 +135,19 @@ def _serve(connection: Connection, job: Job) -> None:
     _drop_cached_pages(job.model)
     with llama.Model(job.model, progress=lambda share: connection.send(Loading(share))) as model:
         _drop_cached_pages(job.model)
-        with llama.Context(model, plan.settings) as context:
+        with ExitStack() as stack:
+            contexts = [stack.enter_context(llama.Context(model, plan.settings)) for _ in range(plan.n_contexts)]
             connection.send(
                 Loaded(
                     seconds=time.perf_counter() - before,
                     gpu_layers=model.gpu_layers,
                     n_layers=model.n_layers,
                     devices=tuple(llama.devices()),
-                    buffers=context.buffer_sizes(),
+                    buffers={kind: sum(c.buffers[kind] for c in contexts) for kind in contexts[0].buffers},
                 )
             )
             engine = Engine(
-                context,
+                contexts,
                 budget_of(plan.settings),
                 n_chunk=CANONICAL_CHUNK,
                 n_positions=file.n_ctx_train,

@@ -32,7 +32,7 @@ def serve(connection: Connection, job: Job, die_after: int | None = None, how: i
             if die_after == 0:
                 os.kill(os.getpid(), how)
             context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
-            engine = Engine(context, Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
+            engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
             results = []
             for event in engine.run(requests):
                 if not isinstance(event, Progress):

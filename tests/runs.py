@@ -45,7 +45,7 @@ def run_gguf(
     found: dict[int, Result] = {}
     with Model(path) as model, Context(model, settings) as context:
         engine = Engine(
-            context, budget, n_chunk=CANONICAL_CHUNK, n_positions=model.n_ctx_train, draft=draft, cache=cache
+            [context], budget, n_chunk=CANONICAL_CHUNK, n_positions=model.n_ctx_train, draft=draft, cache=cache
         )
         for event in engine.run(requests):
             if not isinstance(event, Progress):

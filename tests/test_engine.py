@@ -11,6 +11,7 @@ import pytest
 from fake_llama import PIECES, FakeContext, reference
 from trees import random_paths
 
+from orin_runner import stream
 from orin_runner.engine import Engine, Progress
 from orin_runner.errors import UserError
 from orin_runner.planner import Budget
@@ -21,9 +22,15 @@ STOP = frozenset({7, 11, 13})
 
 
 def engine_for(
-    requests: Sequence[Request], rng: random.Random, *, window: int = 0, jitter: float = 0.0, draft: bool = True
+    requests: Sequence[Request],
+    rng: random.Random,
+    *,
+    window: int = 0,
+    jitter: float = 0.0,
+    draft: bool = True,
+    n_contexts: int = 1,
 ) -> tuple[Engine, FakeContext]:
-    """An engine with a random budget that the requests fit into."""
+    """An engine with a random budget that the requests fit into, and its first context."""
     longest = 1
     for request in requests:
         extra = (
@@ -38,18 +45,11 @@ def engine_for(
         n_seq=rng.choice([7, 16, 256]),
         n_outputs=rng.choice([5, 64]),
     )
-    context = FakeContext(
-        budget.n_cells,
-        budget.n_seq,
-        budget.n_batch,
-        rng.choice([4, 512]),
-        budget.n_outputs,
-        window,
-        N_VOCAB,
-        jitter,
-    )
-    engine = Engine(context, budget, n_chunk=4, n_positions=longest, draft=draft)
-    return engine, context
+    n_ubatch = rng.choice([4, 512])
+    sizes = (budget.n_cells, budget.n_seq, budget.n_batch, n_ubatch, budget.n_outputs, window, N_VOCAB, jitter)
+    contexts = [FakeContext(*sizes) for _ in range(n_contexts)]
+    engine = Engine(contexts, budget, n_chunk=4, n_positions=longest, draft=draft)
+    return engine, contexts[0]
 
 
 def answers(engine: Engine, requests: Sequence[Request]) -> list[Result]:
@@ -136,6 +136,47 @@ def test_scores_are_those_of_single_sequences(seed: int) -> None:
     assert stats.computed == stats.unique
     assert context.computed == stats.computed + stats.checked
     assert stats.noise < 1e-6
+
+
+@pytest.mark.parametrize("most_again", [0.0, 1.0])
+@pytest.mark.parametrize("seed", range(30))
+def test_two_contexts_give_what_one_gives(seed: int, most_again: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a half of the tree; what both must compute is bounded, and counted."""
+    monkeypatch.setattr(stream, "MOST_AGAIN", most_again)
+    rng = random.Random(seed)
+    requests = [*tails(rng, score_requests(rng, rng.randrange(2, 20))), *generate_requests(rng, 3, 12)]
+    found = []
+    for n_contexts in (1, 2):
+        engine, _ = engine_for(requests, random.Random(seed), window=12, n_contexts=n_contexts)
+        found.append(answers(engine, requests))
+    for one, two in zip(*found, strict=True):
+        if isinstance(one, Scored):
+            assert isinstance(two, Scored)
+            assert one.greedy == two.greedy
+            for a, b in zip(one.logprobs, two.logprobs, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5)
+        else:
+            assert isinstance(one, Generated)
+            assert isinstance(two, Generated)
+            assert one.tokens.tolist() == two.tokens.tolist()
+
+
+@pytest.mark.parametrize("families", [1, 2, 7])
+def test_two_contexts_share_the_work(families: int) -> None:
+    """About half of the tokens each, and none twice, where prompts fall into families; one alone where they do not."""
+    rng = random.Random(1)
+    requests = []
+    for family in range(families):
+        shared = [family, *(rng.randrange(N_VOCAB) for _ in range(12))]
+        for _ in range(60 // families):
+            prompt = np.array([*shared, *(rng.randrange(N_VOCAB) for _ in range(4))], dtype=np.int32)
+            requests.append(ScoreRequest(prompt, (prompt[:1],)))
+    contexts = [FakeContext(64, n_batch=16) for _ in range(2)]
+    engine = Engine(contexts, Budget(64, 16, 256, 64), n_chunk=4, n_positions=64)
+    answers(engine, requests)
+    computed = [contexts[0].computed - engine.stats.checked, contexts[1].computed]
+    assert sum(computed) == engine.stats.computed == engine.stats.unique
+    assert (computed[1] == 0) if families == 1 else (min(computed) > 0.35 * sum(computed))
 
 
 @pytest.mark.parametrize("draft", [True, False])
@@ -244,7 +285,7 @@ def test_a_request_longer_than_the_context_is_refused_before_anything_is_compute
     prompt = np.arange(10, dtype=np.int32)
     requests = [ScoreRequest(prompt[:2], (prompt[:1],)), ScoreRequest(prompt, (prompt[:3],))]
     context = FakeContext(64)
-    engine = Engine(context, Budget(64, 64, 256, 256), n_chunk=4, n_positions=11)
+    engine = Engine([context], Budget(64, 64, 256, 256), n_chunk=4, n_positions=11)
     with pytest.raises(UserError, match="request 2 needs 12 tokens"):
         list(engine.run(requests))
     assert context.computed == 0
@@ -252,7 +293,7 @@ def test_a_request_longer_than_the_context_is_refused_before_anything_is_compute
 
 def test_no_requests_is_not_an_error() -> None:
     """An empty run ends with empty statistics."""
-    engine = Engine(FakeContext(64), Budget(64, 64, 256, 256), n_chunk=4, n_positions=64)
+    engine = Engine([FakeContext(64)], Budget(64, 64, 256, 256), n_chunk=4, n_positions=64)
     assert answers(engine, []) == []
     assert engine.stats.computed == 0
 

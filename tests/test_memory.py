@@ -164,13 +164,29 @@ def test_half_the_budget_after_a_death(medium: GGUFFile) -> None:
         assert after.settings.n_cells >= 300
 
 
+def test_two_contexts_where_a_gpu_has_the_memory(medium: GGUFFile) -> None:
+    """Not where memory is unified or short, nor for a handful of tokens, nor again after a death."""
+    needs = Needs(3478, tokens=10**6)
+    gpu = replace(memory(80000), unified=False)
+    pair = plan_for(medium, needs, gpu, 8)
+    assert pair.n_contexts == 2
+    one = _sized(medium, needs, gpu, pair.settings, None)
+    for term in ("KV cache", "compute", "host compute", "outputs"):
+        assert pair.terms[term] == 2 * one.terms[term]
+    assert one.terms["CUDA"] < pair.terms["CUDA"] < 2 * one.terms["CUDA"]
+    assert plan_for(medium, needs, replace(gpu, available=pair.total - 1), 8).n_contexts == 1
+    assert plan_for(medium, needs, replace(gpu, unified=True), 8).n_contexts == 1
+    assert plan_for(medium, replace(needs, tokens=2000), gpu, 8).n_contexts == 1
+    assert plan_for(medium, needs, gpu, 8, share=0.5).n_contexts == 1
+
+
 @pytest.mark.parametrize("needs", [Needs(300), Needs(900, row_share=0.6), Needs(700, generated=True)])
 def test_cpu_plans_match_llama_cpps_buffers(small: GGUFFile, needs: Needs) -> None:
     """Simulated cache and compute buffers and output rows: never under what is allocated, and within 10 %."""
     device = replace(memory(16000, cuda=False), present=True)
     plan = plan_for(small, needs, device, 2, lambda settings: llama.simulate(small.path, settings))
     with llama.Model(small.path) as model, llama.Context(model, plan.settings) as context:
-        real = context.buffer_sizes()
+        real = context.buffers
     # llama.cpp grows its output rows from n_seq to what a batch needs.
     rows = plan.settings.n_seq * small.n_vocab * 4
     assert plan.terms["outputs"] == max(plan.settings.n_seq, plan.settings.n_outputs) * small.n_vocab * 4
@@ -255,7 +271,7 @@ class TestCommand:
         needs = replace(Needs(700, row_share=0.3, generated=True), tokens=150_000)
         smallest = min(
             _sized(file, needs, device, settings, lambda s: llama.simulate(gguf, s)).total
-            for settings in _candidates(file, needs, device, 2)
+            for settings, _ in _candidates(file, needs, device, 2)
         )
         size = smallest // MIB + 1
         out = tmp_path / "run"

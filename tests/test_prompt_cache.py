@@ -46,7 +46,7 @@ def requests_of(rng: random.Random) -> list[Request]:
 
 def run(requests: list[Request], cache: PromptCache | None, window: int = 0) -> tuple[list[Result], RunStats]:
     context = FakeContext(96, n_seq=12, n_batch=16, n_ubatch=8, n_outputs=8, window=window)
-    engine = Engine(context, BUDGET, n_chunk=4, n_positions=64, cache=cache)
+    engine = Engine([context], BUDGET, n_chunk=4, n_positions=64, cache=cache)
     found = dict(event for event in engine.run(requests) if not isinstance(event, Progress))
     return [found[i] for i in range(len(requests))], engine.stats
 

@@ -32,7 +32,7 @@ class ForgetsTheFirstToken(FakeContext):
 
 
 def selftest(context: FakeContext) -> SelftestResult:
-    engine = Engine(context, Budget(1024, 128, 64, 64), n_chunk=16, n_positions=1024)
+    engine = Engine([context], Budget(1024, 128, 64, 64), n_chunk=16, n_positions=1024)
     requests = random_requests(12, context.n_vocab, 0, 200, seed=1)
     return compare(requests, engine.run, lambda: engine.stats, 0)
 

@@ -33,6 +33,33 @@ def test_every_prefix_has_one_stream_index() -> None:
         assert len(set(named.values())) == tree.n_unique
 
 
+def test_a_part_is_the_tree_of_its_paths() -> None:
+    """Paths, prefixes and counts are those of a tree built from them; tokens have the whole tree's names, shifted."""
+    for seed in range(50):
+        rng = random.Random(seed)
+        tree = TokenTree(random_paths(rng, 20))
+        first = rng.randrange(len(tree.paths))
+        end = rng.randrange(first + 1, len(tree.paths) + 1)
+        part, before = tree.part(first, end)
+        built = TokenTree(tree.paths[first:end])
+        assert [path.tolist() for path in part.paths] == [path.tolist() for path in built.paths]
+        assert part.lcp.tolist() == built.lcp.tolist()
+        assert part.starts.tolist() == built.starts.tolist()
+        for path in range(first, end):
+            own = np.arange(tree.lcp[path], len(tree.paths[path]))
+            inside = np.full(len(own), path)
+            assert (part.locate(inside - first, own) + before == tree.locate(inside, own)).all()
+
+
+def test_the_middle_is_where_two_parts_cost_least() -> None:
+    """Between two families of prompts rather than inside of one; nowhere if there is only one."""
+    families = [[[family, 1, 2, 3, *tail] for tail in ([4], [5], [6, 6])] for family in range(4)]
+    paths = [np.array(path, dtype=np.int32) for family in families for path in family]
+    assert TokenTree(paths).middle() == 6
+    assert TokenTree(paths[:6]).middle() == 3
+    assert TokenTree(paths[:1]).middle() == 0
+
+
 def test_paths_sort_by_token_id_not_by_byte() -> None:
     """Ids of 256 and more must not be compared by their low byte."""
     paths = [np.array(p, dtype=np.int32) for p in ([256], [1], [65536, 2], [255], [65536, 1])]
