@@ -52,7 +52,7 @@ PROGRAM_BYTES = 300 * MIB
 CUDA_BYTES = 716 * MIB
 """CUDA context, cuBLAS and its workspace beside llama.cpp's buffers: what an H100 takes; see benchmarks/RESULTS.md."""
 
-CUBLAS_BYTES = 64 * MIB
+CUBLAS_BYTES = 112 * MIB
 """What a second context takes beside llama.cpp's buffers and its pool."""
 
 
