@@ -1,4 +1,4 @@
-"""``orin-run report``: the page of a run, or of several side by side."""
+"""What a command that ran something leaves and prints; ``orin-run report``: a run's page, or one of several runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from eval.run import Run
 from orin_runner.console import print_table
 from orin_runner.errors import UserError
 from orin_runner.options import Json
+from orin_runner.show import print_report
 
 COMPARISON = Path("comparison.html")
 
@@ -20,6 +21,16 @@ COMPARISON = Path("comparison.html")
 def write_report(directory: Path) -> None:
     """Write ``report.html`` beside the run's other files."""
     write_page([Run.open(directory)], directory / PAGE)
+
+
+def print_result(report: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Write the page of a run that has just ended, and print its report."""
+    write_report(out)
+    if as_json:
+        shown = {key: report[key] for key in ("tasks", "measured") if key in report}
+        print(json.dumps({"run": str(out), **shown}, indent=1))
+    else:
+        print_report(report, out)
 
 
 def report_command(
