@@ -42,6 +42,7 @@ from orin_runner.options import (
     Json,
     Limit,
     MaxNewTokens,
+    MeasuredLimit,
     ModelFile,
     Out,
     Resume,
@@ -53,7 +54,7 @@ from orin_runner.options import (
     load_options,
 )
 from orin_runner.prompt_cache import PromptCacheOptions
-from orin_runner.reporting import print_result, report_command
+from orin_runner.reporting import add_limit, print_result, report_command
 from orin_runner.requests import Request, context_tokens
 from orin_runner.selftest import compare, random_requests
 from orin_runner.sensors import find_sensors
@@ -111,6 +112,7 @@ def eval_command(
     device: Device = "auto",
     prompt_cache: CacheFolder = None,
     prompt_cache_gb: CacheSize = 20.0,
+    measure_limit: MeasuredLimit = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
@@ -180,8 +182,11 @@ def eval_command(
             report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks}
             report["measured"] = meter.measured()
             writer.report(report)
+            left = any("unanswered" in section for section in sections.values())
+            if measure_limit and not left:
+                add_limit(report, supervisor.measure_limit, notes)
+                writer.report(report)
     print_result(report, out, as_json)
-    left = sum("unanswered" in section for section in sections.values())
     if left:
         notes.error("interrupted", f"orin-run eval {' '.join(tasks)} --resume --out {out} goes on")
         raise typer.Exit(130)

@@ -40,6 +40,14 @@ CacheFolder = Annotated[
     Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
 ]
 CacheSize = Annotated[float, typer.Option(min=0.0, help="Bound of that folder; the oldest go first.")]
+MeasuredLimit = Annotated[
+    bool,
+    typer.Option(
+        "--measure-limit",
+        help="Then measure plain prompt processing on the same context, a few seconds and at least four full batches, "
+        "and say what share of that rate the run reached.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 

@@ -144,9 +144,16 @@ def print_report(report: dict[str, Any], out: Path) -> None:
                 f"{name}: {section['near_ties']} near-ties (margin below {section.get('near_tie', 0.0):.2g}; tree and "
                 f"single sequence differ by at most {section['noise']:.2g} in any log-probability)"
             )
+        if section.get("share_of_prompt_rate"):
+            print(f"{name}: {limit_line(section, report['prompt_rate'])}")
     if report.get("measured"):
         print(measured_line(report["measured"]))
     print(f"run written to {out}")
+
+
+def limit_line(section: dict[str, Any], rate: dict[str, float]) -> str:
+    """What share of the machine's limit a task's tree pass reached."""
+    return f"{section['share_of_prompt_rate']:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)"
 
 
 def measured_line(measured: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
+from orin_runner.limit import MeasureLimit, PromptRate
 from orin_runner.memory import MemoryPlan
 from orin_runner.requests import Request, Result
 from orin_runner.worker import Answers, Done, Job, Loaded, Loading, Message, Note, Planned, Refused, serve
@@ -158,6 +159,20 @@ class Supervisor:
                 lost += computed
                 in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
                 self._bury(len(open_requests), len(requests), in_vain)
+
+    def measure_limit(self) -> PromptRate | None:
+        """The rate of plain prompt processing on the context that computed the run; None if the worker has died.
+
+        No other one is started for it: its context would be another.
+        """
+        if self._process is None:
+            return None
+        assert self._connection is not None
+        try:
+            self._connection.send(MeasureLimit())
+            return next((found for found in self._messages() if isinstance(found, PromptRate)), None)
+        except (_WorkerLostError, BrokenPipeError):
+            return None
 
     def _messages(self) -> Iterator[Message]:
         assert self._connection is not None

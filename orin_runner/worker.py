@@ -20,6 +20,7 @@ from orin_runner.device import present_device
 from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
+from orin_runner.limit import MeasureLimit, PromptRate, prompt_rate
 from orin_runner.memory import CANONICAL_CHUNK, MemoryPlan, Needs, budget_of, plan_that_fits
 from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
 from orin_runner.requests import Request, Result
@@ -106,11 +107,11 @@ class Note:
     text: str
 
 
-Message = Note | Planned | Loading | Loaded | Answers | Done | Refused
+Message = Note | Planned | Loading | Loaded | Answers | Done | Refused | PromptRate
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Plan, load, then answer every request list that comes, until the other end closes."""
+    """Plan, load, then answer every request list (or ``MeasureLimit``) that comes, until the other end closes."""
     # Ctrl-C reaches the whole process group; the supervisor decides what becomes of the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -154,7 +155,11 @@ def _serve(connection: Connection, job: Job) -> None:
                 cache=_prompt_cache(connection, job, plan),
             )
             while True:
-                _answer(connection, engine, connection.recv())
+                asked = connection.recv()
+                if isinstance(asked, MeasureLimit):
+                    connection.send(prompt_rate(context, min(plan.settings.n_batch, plan.settings.n_cells)))
+                else:
+                    _answer(connection, engine, asked)
 
 
 def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan) -> PromptCache | None:

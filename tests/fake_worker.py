@@ -10,17 +10,21 @@ from pathlib import Path
 from fake_llama import FakeContext
 
 from orin_runner.engine import Engine, Progress
+from orin_runner.limit import MeasureLimit, prompt_rate
 from orin_runner.llama import ContextSettings
 from orin_runner.memory import DeviceMemory, MemoryPlan
 from orin_runner.planner import Budget
 from orin_runner.worker import Answers, Done, Job, Loaded, Planned
 
 N_VOCAB = 32
+N_BATCH = 64
 
 
-def serve(connection: Connection, job: Job, die_after: int | None = None, how: int = signal.SIGABRT) -> None:
+def serve(
+    connection: Connection, job: Job, die_after: int | None = None, how: int = signal.SIGABRT, measured: str = "lives"
+) -> None:
     """Answer requests with the fake; with ``die_after``, die once that many answers have been sent."""
-    settings = ContextSettings(600, max(8, int(64 * job.share)), 64, 64)
+    settings = ContextSettings(600, max(8, int(N_BATCH * job.share)), 64, 64)
     device = DeviceMemory("fake", 1 << 30, unified=True, cuda=False, present=True, note="")
     plan = MemoryPlan(device, settings, {}, (), (), job.needs.longest, fits=True)
     connection.send(Planned(plan, job.needs.longest))
@@ -29,9 +33,12 @@ def serve(connection: Connection, job: Job, die_after: int | None = None, how: i
     try:
         while True:
             requests = connection.recv()
-            if die_after == 0:
+            if die_after == 0 or (measured == "dies" and isinstance(requests, MeasureLimit)):
                 os.kill(os.getpid(), how)
             context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
+            if isinstance(requests, MeasureLimit):
+                connection.send(prompt_rate(context, settings.n_batch, min_seconds=0.0))
+                continue
             engine = Engine(context, Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
             results = []
             for event in engine.run(requests):
@@ -57,6 +64,11 @@ def dies_twice(connection: Connection, job: Job) -> None:
         serve(connection, job, 3, signal.SIGKILL)
     else:
         serve(connection, job)
+
+
+def dies_when_measured(connection: Connection, job: Job) -> None:
+    """Answers everything, and aborts when it is asked for its limit."""
+    serve(connection, job, measured="dies")
 
 
 def dies_at_once(connection: Connection, job: Job) -> None:

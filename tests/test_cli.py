@@ -141,6 +141,31 @@ def test_a_run_is_metered(gguf: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "27.2 W</b> on average" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_run_is_held_against_the_machines_limit(gguf: Path, tmp_path: Path) -> None:
+    """Full batches on the run's own context, and the tree pass's share of their rate; nothing of it where not asked."""
+    out = tmp_path / "run"
+    arguments = ("eval", "exam", "--limit", "8", "--model", str(gguf))
+    done = orin_run(*arguments, "--out", str(out), "--measure-limit")
+    assert done.returncode == 0, done.stderr
+    run = Run.open(out)
+    task, rate = run.report["tasks"]["exam"], run.report["prompt_rate"]
+    assert rate["tokens_per_call"] == run.header["memory"]["settings"]["n_batch"]
+    assert rate["calls"] >= 3
+    assert rate["seconds"] >= 3
+    assert rate["tokens_per_s"] == rate["calls"] * rate["tokens_per_call"] / rate["seconds"]
+    # The tree pass computes each unique token once; what texts need further is decoded after it.
+    assert task["device"]["tree_tokens"] == task["tokens"]["unique"]
+    share = task["device"]["tree_tokens"] / task["device"]["tree_s"] / rate["tokens_per_s"]
+    assert task["share_of_prompt_rate"] == pytest.approx(share)
+    said = f"{share:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)"
+    assert f"exam: {said}" in done.stdout
+    assert f"prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)" in (out / "report.html").read_text(encoding="utf-8")
+    done = orin_run(*arguments, "--out", str(tmp_path / "other"), "--json")
+    assert "prompt rate" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
+    assert "prompt_rate" not in json.loads(done.stdout)
+    assert "share_of_prompt_rate" not in done.stdout
+
+
 def test_a_dropped_window_is_explained(tiny: Path, tmp_path: Path) -> None:
     """The plain layout is converted with a warning, and eval counts the prompts it concerns."""
     out = tmp_path / "plain.gguf"

@@ -242,6 +242,27 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert "b/run 12 100.00 %" in page.text
 
 
+def limited(run: Run) -> Run:
+    """``run`` with its share of the machine's limit."""
+    tasks = {"t": {**run.report["tasks"]["t"], "share_of_prompt_rate": 0.9149}}
+    return replace(run, report={**run.report, "tasks": tasks, "prompt_rate": {"tokens_per_s": 1234.4}})
+
+
+def test_the_share_of_the_machines_limit_is_on_the_first_screen(tmp_path: Path) -> None:
+    """Where it was measured; where not, nothing is claimed, alone or side by side."""
+    plain = write(tmp_path / "r", [item(i) for i in range(12)])
+    assert "prompt rate" not in page_of(plain).text
+    assert "prompt rate" not in page_of(plain, plain).text
+    page = page_of(limited(plain))
+    assert "of this machine's prompt rate (1,234 tokens/s) 91 %" in page.text
+    assert page.text.index("prompt rate") < page.text.index("t: accuracy")
+    other = write(tmp_path / "other", [item(i) for i in range(12)])
+    page = page_of(limited(plain), other)
+    assert "items/s of prompt rate tokens sent" in page.text
+    assert "r 12 75.00 % ± 13.06 8.0 s 9.8 s 1.6 91 % of 1,234/s 9,000" in page.text
+    assert "other 12 75.00 % ± 13.06 8.0 s 9.8 s 1.6 9,000" in page.text
+
+
 def drawn(page: Page) -> list[str]:
     """What each chart over time shows."""
     labels = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
@@ -344,9 +365,9 @@ def test_a_browser_shows_it_without_a_word(tmp_path: Path, kind: str, width: int
         "two": lambda: [write(tmp_path / "r", items, header=header), write(tmp_path / long[:200], items[:30])],
         "failures": lambda: [write(tmp_path / "r", [*lost, *items[20:]], warnings=[long])],
         "empty": lambda: [write(tmp_path / "r", [], header=header)],
-        "metered": lambda: [metered(write(tmp_path / "r", items, header=header), 900)],
+        "metered": lambda: [limited(metered(write(tmp_path / "r", items, header=header), 900))],
         "metered two": lambda: [
-            metered(write(tmp_path / "r", items, header=header)),
+            limited(metered(write(tmp_path / "r", items, header=header))),
             metered(write(tmp_path / long[:200], items[:30]), 50, known=False),
             Run.open(REFERENCE / "float32"),
         ],
