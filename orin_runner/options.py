@@ -44,8 +44,8 @@ MeasuredLimit = Annotated[
     bool,
     typer.Option(
         "--measure-limit",
-        help="Then measure plain prompt processing on the same context, a few seconds and at least four full batches, "
-        "and say what share of that rate the run reached.",
+        help="After the run, measure plain prompt processing on the same context (seconds, or four full batches if "
+        "that is longer), and report what share of that rate was reached.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

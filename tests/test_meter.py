@@ -192,6 +192,7 @@ def test_which_sensors_a_run_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (True, jetson, 27.2, "INA3221 VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"),
     ):
         sensors = find_sensors(cuda=cuda, ina3221=folder)
+        assert sensors._gpu is None
         reading = sensors.read()
         sensors.close()
         assert (reading.gpu_mib, reading.watts, sensors.power_source) == (None, power, source)
@@ -209,15 +210,16 @@ def test_which_sensors_a_run_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 class Scripted(Sensors):
-    """Sensors that say one reading after the other, the last one for ever."""
+    """Sensors that always say the same, after some time."""
 
-    def __init__(self, *readings: Reading) -> None:
-        self.readings = list(readings) or [Reading(100.0, 2000.0, None, None)]
+    def __init__(self, reading: Reading | None = None, seconds: float = 0.0) -> None:
+        self.reading, self.seconds = reading or Reading(100.0, 2000.0, None, None), seconds
         self.power_source = "a script"
         self.closed = False
 
     def read(self) -> Reading:
-        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+        time.sleep(self.seconds)
+        return self.reading
 
     def close(self) -> None:
         self.closed = True
@@ -252,11 +254,9 @@ def test_a_meter_writes_where_the_run_is(tmp_path: Path) -> None:
 def test_a_meter_samples_by_itself(tmp_path: Path) -> None:
     """While nobody calls it; and no more once it has ended."""
     path = tmp_path / "samples.jsonl"
-    with Meter(path, Scripted(), interval=0.001):
+    with Meter(path, Scripted(seconds=0.02), interval=0.001) as meter:
         until(lambda: len(read_samples(path)) > 5)
-    before = path.read_bytes()
-    time.sleep(0.02)
-    assert path.read_bytes() == before
+    assert not meter._thread.is_alive(), "it could still write"
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"part": 0, "seco'])
@@ -273,6 +273,14 @@ def test_a_resumed_run_goes_on_with_another_part(tmp_path: Path, torn: bytes) ->
     measured = meter.measured()
     assert measured is not None
     assert measured["samples"] == 6
+
+
+def test_a_line_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
+    """Nor one that a kill has torn, in a run that nobody resumes."""
+    path = tmp_path / "samples.jsonl"
+    line = json.dumps(row(0, 0.0))
+    path.write_text(f"{line}\n{line[:20]}")
+    assert read_samples(path) == (sample(0, 0.0),)
 
 
 def test_a_full_disk_ends_the_samples_not_the_run(tmp_path: Path) -> None:
