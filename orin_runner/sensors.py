@@ -139,7 +139,7 @@ class NvidiaSmi:
         # The engine computes on the first GPU that CUDA may see.
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
         query = ["--query-gpu=memory.used,power.draw", "--format=csv,noheader,nounits", "-lms", "1000", "-i", gpu]
-        # In a session of its own: Ctrl-C ends the run in good order, and its last samples need this, too.
+        # Out of reach of Ctrl-C, which ends the run in good order: its last samples need this, too.
         self._process = subprocess.Popen(
             [program, *query], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
         )
