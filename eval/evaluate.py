@@ -190,10 +190,16 @@ def evaluate(
 
 
 def device_section(stats: RunStats) -> dict[str, float]:
-    """What the decode calls of the tree pass took, and how long the device had nothing to do in between."""
+    """What the decode calls of the tree pass took, and how long the device had nothing to do in between.
+
+    ``tree_tokens`` and ``tree_s`` are the pass's own tokens and its time from beginning to end, all host work included;
+    of several workers, the last one's.
+    """
     prefill = stats.prefill
     return {
         "seconds": round(stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0), 4),
+        "tree_tokens": prefill.tokens,
+        "tree_s": round(stats.clocks.get("prefill", 0.0), 4),
         "calls": prefill.calls,
         "rows": prefill.rows,
         "submit_s": round(prefill.submit_s, 4),

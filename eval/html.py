@@ -13,9 +13,11 @@ from typing import Any
 
 import jinja2
 
+from eval.charts import charts, lines
 from eval.docs import Prediction
 from eval.report import CHALLENGE_2023, CHALLENGE_2024, task_report
 from eval.run import Run
+from eval.samples import summary
 from eval.statistics import wilson_interval
 
 PAGE = "report.html"
@@ -114,6 +116,7 @@ def render(shown: dict[str, Any]) -> str:
     page = environment.get_template(f"{PAGE}.j2").render(
         **shown,
         scales={task: _scale(entries) for task, entries in shown["tasks"].items()},
+        charts=charts([run["over_time"] for run in shown["runs"]]),
         stages=STAGES,
         failures_shown=SHOWN_FAILURES,
     )
@@ -161,11 +164,21 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
         "time": header.get("time", ""),
         "ended": bool(run.report),
         "warnings": list(run.report.get("warnings", [])),
+        "prompt_rate": run.report.get("prompt_rate"),
         "restarts": run.report.get("restarts", 0),
         "conversion": conversion,
         "memory": None if memory is None else _memory(memory),
+        **_measured(run),
         "environment": _flat(header),
     }
+
+
+def _measured(run: Run) -> dict[str, Any]:
+    """What a run's samples come to, and their lines over time; a killed run has no report, but samples."""
+    device = run.header.get("memory", {}).get("device", {})
+    unified = bool(device.get("cuda") and device.get("unified"))
+    measured = run.report.get("measured") or summary(run.samples, unified=unified)
+    return {"measured": measured, "over_time": lines(run.samples, unified=unified)}
 
 
 CONVERSION = {
@@ -238,6 +251,7 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
         "stages": {name: clocks[name] for name in STAGES if clocks.get(name)},
         "items_per_s": section.get("items_per_s") or None,
         "computed_tokens_per_s": section.get("computed_tokens_per_s") or None,
+        "share_of_prompt_rate": section.get("share_of_prompt_rate"),
         "tokens": section.get("tokens"),
         "greedy": section.get("greedy"),
         "noise": section.get("noise") or None,

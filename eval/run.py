@@ -1,5 +1,7 @@
 """A run on disk: ``run.json``, ``predictions.jsonl`` (appended and flushed as answers arrive) and ``report.json``.
 
+``eval/samples.py`` has a fourth file, ``samples.jsonl``.
+
 Runner and reference write the same form, so any two runs can be compared.
 """
 
@@ -14,8 +16,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from eval.docs import Prediction
+from eval.samples import SAMPLES, Sample, read_samples
 from orin_runner.errors import UserError
-from orin_runner.files import read_json
+from orin_runner.files import drop_torn_line, read_json
 
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
 
@@ -68,12 +71,7 @@ class RunWriter:
             raise UserError(
                 f"{self.directory} holds a run with other {' and '.join(differing)}", f"see {self.directory / RUN}"
             )
-        path = self.directory / PREDICTIONS
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        self.torn = whole < len(content)
-        if self.torn:
-            os.truncate(path, whole)
+        self.torn = drop_torn_line(self.directory / PREDICTIONS)
         self.known = Run.open(self.directory).predictions
         return {**old, "resumed": [*old.get("resumed", []), header["time"]]}
 
@@ -104,12 +102,14 @@ class Run:
         header: ``run.json``.
         predictions: by (task, id).
         report: ``report.json``, empty if the run did not end.
+        samples: ``samples.jsonl``, empty for a run that was not metered.
     """
 
     directory: Path
     header: dict[str, Any]
     predictions: dict[tuple[str, str], Prediction]
     report: dict[str, Any]
+    samples: tuple[Sample, ...] = ()
 
     @classmethod
     def open(cls, directory: Path) -> Run:
@@ -141,7 +141,7 @@ class Run:
                 predictions[key] = prediction
         report_file = directory / REPORT
         report = read_json(report_file, DAMAGED) if report_file.exists() else {}
-        return cls(directory, header, predictions, report)
+        return cls(directory, header, predictions, report, read_samples(directory / SAMPLES))
 
 
 def _lock(file: TextIO, directory: Path) -> None:

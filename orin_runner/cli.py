@@ -21,6 +21,7 @@ from eval.evaluate import Prepared, Status, evaluate, prepare
 from eval.published import changed_files
 from eval.rules import capped, rule_warnings
 from eval.run import Run, RunWriter, check_new
+from eval.samples import SAMPLES
 from eval.tasks import TASKS, get_task
 from eval.tasks.base import Task
 from orin_runner import __version__, llama
@@ -29,15 +30,22 @@ from orin_runner.device import KNOWN, cpu_threads, present_device
 from orin_runner.errors import UserError, os_error_line
 from orin_runner.header import common_header, model_header
 from orin_runner.memory import needs_of, plan_that_fits
+from orin_runner.meter import Meter
 from orin_runner.options import (
+    CacheFolder,
+    CacheSize,
     Chat,
     Data,
     Device,
+    Draft,
     HarnessTasks,
     Json,
     Limit,
+    MaxNewTokens,
+    MeasuredLimit,
     ModelFile,
     Out,
+    Resume,
     ScoringMode,
     Shots,
     Tasks,
@@ -46,15 +54,15 @@ from orin_runner.options import (
     load_options,
 )
 from orin_runner.prompt_cache import PromptCacheOptions
-from orin_runner.reporting import report_command, write_report
+from orin_runner.reporting import add_limit, print_result, report_command
 from orin_runner.requests import Request, context_tokens
 from orin_runner.selftest import compare, random_requests
+from orin_runner.sensors import find_sensors
 from orin_runner.show import (
     offload_lines,
     plan_lines,
     print_diff,
     print_plan,
-    print_report,
     print_selftest,
     print_tasks,
     status_line,
@@ -98,18 +106,13 @@ def eval_command(
     scoring: ScoringMode = None,
     chat: Chat = False,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was broken off.")] = False,
-    draft: Annotated[
-        bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")
-    ] = True,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Bound on each greedy text, where it is lower than the task's own.")
-    ] = None,
+    resume: Resume = False,
+    draft: Draft = True,
+    max_new_tokens: MaxNewTokens = None,
     device: Device = "auto",
-    prompt_cache: Annotated[
-        Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
-    ] = None,
-    prompt_cache_gb: Annotated[float, typer.Option(min=0.0, help="Bound of that folder; the oldest go first.")] = 20.0,
+    prompt_cache: CacheFolder = None,
+    prompt_cache_gb: CacheSize = 20.0,
+    measure_limit: MeasuredLimit = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
@@ -158,21 +161,32 @@ def eval_command(
             if resume:
                 torn = "; an incomplete last line was dropped" if writer.torn else ""
                 notes.note(f"{out} holds {len(writer.known)} answers of {len(requests)}{torn}")
-            for item in prepared:
-                with notes.progress(item.task.name, 1.0) as bar:
+            used = supervisor.plan.device
+            with Meter(out / SAMPLES, find_sensors(cuda=used.cuda), unified=used.cuda and used.unified) as meter:
+                for item in prepared:
+                    meter.begin(item.task.name)
+                    with notes.progress(item.task.name, 1.0) as bar:
 
-                    def show(status: Status, began: float = time.perf_counter()) -> None:
-                        bar.update(status.share, status_line(status, time.perf_counter() - began))
+                        def show(status: Status, began: float = time.perf_counter()) -> None:
+                            meter.update(status.computed, status.done)
+                            bar.update(status.share, status_line(status, time.perf_counter() - began))
 
-                    clocks = {"start": start, "load": supervisor.loaded.seconds}
-                    sections[item.task.name] = evaluate(
-                        item, tokenizer, supervisor, writer, clocks, show, supervisor.limit
-                    )
-                if "unanswered" in sections[item.task.name]:
-                    break
-            writer.report({"tasks": sections, "restarts": supervisor.deaths, "warnings": risks})
-    _print_result(sections, out, as_json)
-    left = sum("unanswered" in section for section in sections.values())
+                        clocks = {"start": start, "load": supervisor.loaded.seconds}
+                        sections[item.task.name] = evaluate(
+                            item, tokenizer, supervisor, writer, clocks, show, supervisor.limit
+                        )
+                    if "unanswered" in sections[item.task.name]:
+                        break
+            if meter.failure is not None:
+                notes.warn(f"{SAMPLES} ends early: {os_error_line(meter.failure)}")
+            report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks}
+            report["measured"] = meter.measured()
+            writer.report(report)
+            left = any("unanswered" in section for section in sections.values())
+            if measure_limit and not left:
+                add_limit(report, supervisor.measure_limit, notes)
+                writer.report(report)
+    print_result(report, out, as_json)
     if left:
         notes.error("interrupted", f"orin-run eval {' '.join(tasks)} --resume --out {out} goes on")
         raise typer.Exit(130)
@@ -293,8 +307,9 @@ def reference(
                 sections[item.task.name] = hf.evaluate_reference(
                     item, loaded, writer, {"load": load}, batch_tokens, bar.update
                 )
-        writer.report({"tasks": sections})
-    _print_result(sections, out, as_json)
+        report = {"tasks": sections}
+        writer.report(report)
+    print_result(report, out, as_json)
 
 
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -379,11 +394,3 @@ def _requests(prepared: Sequence[Prepared]) -> list[Request]:
 
 def _run_folder(names: list[str]) -> Path:
     return Path("runs") / f"{'+'.join(names)}-{datetime.now().astimezone().strftime('%Y%m%d-%H%M%S')}"
-
-
-def _print_result(sections: dict[str, Any], out: Path, as_json: bool) -> None:
-    write_report(out)
-    if as_json:
-        print(json.dumps({"run": str(out), "tasks": sections}, indent=1))
-    else:
-        print_report(sections, out)

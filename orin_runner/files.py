@@ -1,8 +1,9 @@
-"""Reading small files that a user may have damaged."""
+"""Reading files that a user or a kill may have damaged."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,13 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object", hint)
     return value
+
+
+def drop_torn_line(path: Path) -> bool:
+    """Remove what follows the last line end of ``path``, a line that a kill has torn; whether there was any."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole == len(content):
+        return False
+    os.truncate(path, whole)
+    return True

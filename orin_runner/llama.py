@@ -29,7 +29,7 @@ KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
 
 
 class DecodeError(RuntimeError):
-    """llama_decode refused a batch or a sequence lost its prefix: a bug or a device failure, not bad input."""
+    """llama.cpp refused a batch or an allocation: a bug, a failure of the device or a lack of memory, not bad input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,7 @@ class Model:
 
     Raises:
         UserError: llama.cpp cannot load the file.
+        DecodeError: it could not allocate the weights.
     """
 
     def __init__(
@@ -182,6 +183,8 @@ class Model:
         _log.lines.clear()
         llama_cpp.llama_backend_init()
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle and _log.find("failed to allocate|unable to allocate|out of memory"):
+            raise DecodeError(f"no memory for the weights of {path}: {_log.tail()}")
         if not self.handle:
             raise UserError(f"llama.cpp cannot load {path}: {_log.tail()}", "convert the checkpoint again")
         offloaded = _log.find(r"offloaded (\d+)/(\d+) layers to GPU")

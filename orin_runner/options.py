@@ -31,6 +31,23 @@ ScoringMode = Annotated[
 Chat = Annotated[bool, typer.Option("--chat", help="Put each prompt into the model's chat template.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the run (default: runs/TASK-TIME).")]
 Device = Annotated[str, typer.Option(help="auto (this machine), orin-32gb, or an amount of memory such as 29000MiB.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was broken off.")]
+Draft = Annotated[bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Bound on each greedy text, where it is lower than the task's own.")
+]
+CacheFolder = Annotated[
+    Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
+]
+CacheSize = Annotated[float, typer.Option(min=0.0, help="Bound of that folder; the oldest go first.")]
+MeasuredLimit = Annotated[
+    bool,
+    typer.Option(
+        "--measure-limit",
+        help="After the run, measure plain prompt processing on the same context (seconds, or four full batches if "
+        "that is longer), and report what share of that rate was reached.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 

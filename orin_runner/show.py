@@ -100,9 +100,9 @@ def status_line(status: Status, seconds: float) -> str:
     return f"{status.done}/{status.items} items{right}{rate}{saved}"
 
 
-def print_report(sections: dict[str, Any], out: Path) -> None:
-    """Accuracy, clocks and token counts of a run."""
-    rows = []
+def print_report(report: dict[str, Any], out: Path) -> None:
+    """Accuracy, clocks, token counts, memory and energy of a run."""
+    sections, rows = report["tasks"], []
     for name, section in sections.items():
         for group, values in section["groups"].items():
             if len(section["groups"]) > 1:
@@ -145,7 +145,29 @@ def print_report(sections: dict[str, Any], out: Path) -> None:
                 f"{name}: {section['near_ties']} near-ties (margin below {section.get('near_tie', 0.0):.2g}; tree and "
                 f"single sequence differ by at most {section['noise']:.2g} in any log-probability)"
             )
+        if section.get("share_of_prompt_rate"):
+            print(f"{name}: {limit_line(section, report['prompt_rate'])}")
+    if report.get("measured"):
+        print(measured_line(report["measured"]))
     print(f"run written to {out}")
+
+
+def limit_line(section: dict[str, Any], rate: dict[str, float]) -> str:
+    """What share of the machine's limit a task's tree pass reached."""
+    return f"{section['share_of_prompt_rate']:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)"
+
+
+def measured_line(measured: dict[str, Any]) -> str:
+    """Peaks of memory, and power, of what was known."""
+    names = {"peak_host_mib": "its processes", "peak_gpu_mib": "the GPU"}
+    if measured["unified"]:
+        names["peak_machine_mib"] = "the whole machine"
+    memory = [f"{what} {measured[key]:,.0f} MiB" for key, what in names.items() if measured[key] is not None]
+    line = f"highest memory in use: {', '.join(memory)}" if memory else "memory in use: not known"
+    if measured["joules"] is None:
+        return line
+    power = f"power {measured['mean_watts']:,.1f} W on average, {measured['peak_watts']:,.1f} W at most"
+    return f"{line}; {power}, {measured['joules']:,.0f} J in {measured['power_seconds']:,.0f} s"
 
 
 def challenge_clocks(section: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
+from orin_runner.limit import MeasureLimit, PromptRate
 from orin_runner.memory import MemoryPlan
 from orin_runner.requests import Request, Result
 from orin_runner.worker import Answers, Done, Job, Loaded, Loading, Message, Note, Planned, Refused, serve
@@ -73,7 +74,21 @@ class Supervisor:
         self.loaded: Loaded
 
     def start(self) -> None:
-        """Start a worker and wait until its model is loaded."""
+        """Start a worker and wait until its model is loaded; another one with half the memory if it dies of that.
+
+        Raises:
+            WorkerDiedError: one after another dies.
+        """
+        deaths = 0
+        while True:
+            try:
+                self._start()
+                return
+            except _WorkerLostError:
+                deaths += 1
+                self._bury(deaths, "while it was loading", "trying again with")
+
+    def _start(self) -> None:
         # Not multiprocessing.Process: that would import the caller's own script again, and run it if nothing guards it.
         ours, theirs = multiprocessing.Pipe()
         target = self._target
@@ -157,7 +172,22 @@ class Supervisor:
             except (_WorkerLostError, BrokenPipeError):
                 lost += computed
                 in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
-                self._bury(len(open_requests), len(requests), in_vain)
+                left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
+                self._bury(in_vain, left, "going on with these in a new one and")
+
+    def measure_limit(self) -> PromptRate | None:
+        """The rate of plain prompt processing on the context that computed the run; None if the worker has died.
+
+        No other one is started for it: its context would be another.
+        """
+        if self._process is None:
+            return None
+        assert self._connection is not None
+        try:
+            self._connection.send(MeasureLimit())
+            return next((found for found in self._messages() if isinstance(found, PromptRate)), None)
+        except (_WorkerLostError, BrokenPipeError):
+            return None
 
     def _messages(self) -> Iterator[Message]:
         assert self._connection is not None
@@ -173,22 +203,17 @@ class Supervisor:
             else:
                 yield message
 
-    def _bury(self, left: int, total: int, in_vain: int) -> None:
+    def _bury(self, in_vain: int, when: str, what_next: str) -> None:
+        """Note a worker's death, and halve the memory for the next one."""
         assert self._process is not None
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         self._process = None
         self.deaths += 1
         if in_vain >= MAX_DEATHS_WITHOUT_PROGRESS:
-            raise WorkerDiedError(
-                f"the engine died {in_vain} times in a row without an answer (last: {how}); "
-                f"{total - left} of {total} answers are kept"
-            )
+            raise WorkerDiedError(f"the engine died {in_vain} times in a row without an answer (last: {how}, {when})")
         self._job = replace(self._job, share=self._job.share / 2)
-        self._on_note(
-            f"the engine died ({how}) with {left} of {total} requests unanswered: going on with these in a new one "
-            f"and half the memory for cache and buffers"
-        )
+        self._on_note(f"the engine died ({how}) {when}: {what_next} half the memory for cache and buffers")
 
 
 class _WorkerLostError(Exception):

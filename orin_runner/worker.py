@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from orin_runner.device import present_device
 from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
+from orin_runner.limit import MeasureLimit, PromptRate, prompt_rate
 from orin_runner.memory import CANONICAL_CHUNK, MemoryPlan, Needs, budget_of, plan_that_fits
 from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
 from orin_runner.requests import Request, Result
@@ -107,17 +109,20 @@ class Note:
     text: str
 
 
-Message = Note | Planned | Loading | Loaded | Answers | Done | Refused
+Message = Note | Planned | Loading | Loaded | Answers | Done | Refused | PromptRate
 
 
 def serve(connection: Connection, job: Job) -> None:
-    """Plan, load, then answer every request list that comes, until the other end closes."""
+    """Plan, load, then answer every request list (or ``MeasureLimit``) that comes, until the other end closes."""
     # Ctrl-C reaches the whole process group; the supervisor decides what becomes of the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _serve(connection, job)
     except UserError as error:
         connection.send(Refused(error.message, error.hint))
+    except llama.DecodeError as error:
+        connection.send(Note(str(error)))
+        sys.exit(1)  # another worker may do with less memory
     except (EOFError, BrokenPipeError):
         pass  # the supervisor is gone, and nobody is left to tell
 
@@ -156,7 +161,11 @@ def _serve(connection: Connection, job: Job) -> None:
                 cache=_prompt_cache(connection, job, plan),
             )
             while True:
-                _answer(connection, engine, connection.recv())
+                asked = connection.recv()
+                if isinstance(asked, MeasureLimit):
+                    connection.send(prompt_rate(contexts[0], min(plan.settings.n_batch, plan.settings.n_cells)))
+                else:
+                    _answer(connection, engine, asked)
 
 
 def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan) -> PromptCache | None:

@@ -10,28 +10,35 @@ from pathlib import Path
 from fake_llama import FakeContext
 
 from orin_runner.engine import Engine, Progress
+from orin_runner.limit import MeasureLimit, prompt_rate
 from orin_runner.llama import ContextSettings
 from orin_runner.memory import DeviceMemory, MemoryPlan
 from orin_runner.planner import Budget
 from orin_runner.worker import Answers, Done, Job, Loaded, Planned
 
 N_VOCAB = 32
+N_BATCH = 64
 
 
-def serve(connection: Connection, job: Job, die_after: int | None = None, how: int = signal.SIGABRT) -> None:
+def serve(
+    connection: Connection, job: Job, die_after: int | None = None, how: int = signal.SIGABRT, measured: str = "lives"
+) -> None:
     """Answer requests with the fake; with ``die_after``, die once that many answers have been sent."""
-    settings = ContextSettings(600, max(8, int(64 * job.share)), 64, 64)
+    settings = ContextSettings(600, max(8, int(N_BATCH * job.share)), 64, 64)
     device = DeviceMemory("fake", 1 << 30, unified=True, cuda=False, present=True, note="")
-    plan = MemoryPlan(device, settings, {}, (), (), job.needs.longest, fits=True)
+    plan = MemoryPlan(device, settings, 1, {}, (), (), job.needs.longest, fits=True)
     connection.send(Planned(plan, job.needs.longest))
     connection.send(Loaded(0.0, 0, 1, (), {}))
     answered = 0
     try:
         while True:
             requests = connection.recv()
-            if die_after == 0:
+            if die_after == 0 or (measured == "dies" and isinstance(requests, MeasureLimit)):
                 os.kill(os.getpid(), how)
             context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
+            if isinstance(requests, MeasureLimit):
+                connection.send(prompt_rate(context, settings.n_batch, min_seconds=0.0))
+                continue
             engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
             results = []
             for event in engine.run(requests):
@@ -59,8 +66,25 @@ def dies_twice(connection: Connection, job: Job) -> None:
         serve(connection, job)
 
 
+def dies_when_measured(connection: Connection, job: Job) -> None:
+    """Answers everything, and aborts when it is asked for its limit."""
+    serve(connection, job, measured="dies")
+
+
 def dies_at_once(connection: Connection, job: Job) -> None:
     """No worker ever answers; each leaves a line in the file that stands for the model."""
     with Path(job.model).open("a", encoding="utf-8") as file:
         file.write("started\n")
     serve(connection, job, 0, signal.SIGABRT)
+
+
+def dies_while_loading(connection: Connection, job: Job) -> None:
+    """The first worker aborts before its model is loaded; the one with half the memory does not."""
+    if job.share > 0.6:
+        os.kill(os.getpid(), signal.SIGABRT)
+    serve(connection, job)
+
+
+def never_loads(_connection: Connection, _job: Job) -> None:
+    """Every worker aborts before its model is loaded."""
+    os.kill(os.getpid(), signal.SIGABRT)

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from checkpoints import phi3
 from safetensors.torch import load_file, save_file
+from test_meter import AGX_ORIN, rails
+from typer.testing import CliRunner
 
 from eval.run import Run
+from orin_runner.cli import app
+from orin_runner.sensors import find_sensors
 
 TINY_REFERENCE = Path(__file__).parent / "tiny_phi3" / "reference"
 pytestmark = pytest.mark.usefixtures("quiet_state")
@@ -96,6 +100,10 @@ def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
     printed = json.loads(done.stdout)
     task = Run.open(out).report["tasks"]["exam"]
     assert printed["tasks"]["exam"] == task
+    measured = Run.open(out).report["measured"]
+    assert printed["measured"] == measured
+    assert measured["samples"] == len((out / "samples.jsonl").read_text().splitlines())
+    assert measured["peak_host_mib"] > 50, "two processes with NumPy and llama.cpp"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"{task['tokens']['computed']:,}" in page
     assert Run.open(out).header["model"]["checkpoint_sha256"] in page
@@ -112,6 +120,50 @@ def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
     for row in rows:
         assert {"task", "id", "prediction", "target", "correct", "margin", "n_tokens"} <= set(row)
         assert (row["logprobs"] is None) != (row["text"] is None)
+
+
+def test_a_run_is_metered(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a Jetson's rails: its watts in samples, report, page and print, and how far the run was."""
+    sysfs = rails(tmp_path / "sys", AGX_ORIN)
+    monkeypatch.setattr("orin_runner.cli.find_sensors", lambda *, cuda: find_sensors(cuda=cuda, ina3221=sysfs))
+    out = tmp_path / "run"
+    done = CliRunner().invoke(
+        app, ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(gguf), "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    run = Run.open(out)
+    assert run.samples[-1].done == 8
+    assert run.samples[-1].computed > 0
+    assert {sample.watts for sample in run.samples} == {27.2}
+    assert run.report["measured"]["mean_watts"] == 27.2
+    assert run.report["measured"]["power_source"] == "INA3221 VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
+    assert "power 27.2 W on average, 27.2 W at most" in done.stdout
+    assert "27.2 W</b> on average" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_is_held_against_the_machines_limit(gguf: Path, tmp_path: Path) -> None:
+    """Full batches on the run's own context, and the tree pass's share of their rate; nothing of it where not asked."""
+    out = tmp_path / "run"
+    arguments = ("eval", "exam", "--limit", "8", "--model", str(gguf))
+    done = orin_run(*arguments, "--out", str(out), "--measure-limit")
+    assert done.returncode == 0, done.stderr
+    run = Run.open(out)
+    task, rate = run.report["tasks"]["exam"], run.report["prompt_rate"]
+    assert rate["tokens_per_call"] == run.header["memory"]["settings"]["n_batch"]
+    assert rate["calls"] >= 3
+    assert rate["seconds"] >= 3
+    assert rate["tokens_per_s"] == rate["calls"] * rate["tokens_per_call"] / rate["seconds"]
+    # The tree pass computes each unique token once; what texts need further is decoded after it.
+    assert task["device"]["tree_tokens"] == task["tokens"]["unique"]
+    share = task["device"]["tree_tokens"] / task["device"]["tree_s"] / rate["tokens_per_s"]
+    assert task["share_of_prompt_rate"] == pytest.approx(share)
+    said = f"{share:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)"
+    assert f"exam: {said}" in done.stdout
+    assert f"prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)" in (out / "report.html").read_text(encoding="utf-8")
+    done = orin_run(*arguments, "--out", str(tmp_path / "other"), "--json")
+    assert "prompt rate" not in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
+    assert "prompt_rate" not in json.loads(done.stdout)
+    assert "share_of_prompt_rate" not in done.stdout
 
 
 def test_a_dropped_window_is_explained(tiny: Path, tmp_path: Path) -> None:

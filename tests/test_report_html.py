@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from eval.docs import Prediction
 from eval.html import calibration, margins, render, view, wilson
 from eval.report import task_report
 from eval.run import Run, RunWriter
+from eval.samples import SAMPLES, Sample, summary
 from orin_runner.cli import app
 from orin_runner.errors import UserError
 from orin_runner.reporting import write_report
@@ -58,6 +59,22 @@ def write(directory: Path, items: list[Prediction], *, header: dict[str, Any] | 
             writer.write(prediction)
         writer.report({"tasks": {"t": {**section, "near_tie": 0.03}} if items else {}, **report})
     return Run.open(directory)
+
+
+def metered(run: Run, seconds: int = 20, *, known: bool = True, unified: bool = False) -> Run:
+    """``run`` with samples of a resumed run; ``known``: GPU memory and power, too."""
+    gpu, watts = (2800.0, 250.0) if known else (None, None)
+    samples = [
+        Sample(part, float(t), "t", 90 * t, float(t), t, 400.0 + t, 9000.0 + t, gpu, watts)
+        for part in range(2)
+        for t in range(seconds)
+    ]
+    lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
+    (run.directory / SAMPLES).write_text(lines, encoding="utf-8")
+    measured = summary(samples, unified=unified, power_source="nvidia-smi power.draw" if known else None)
+    report = {**run.report, "measured": measured}
+    (run.directory / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    return Run.open(run.directory)
 
 
 class Page(HTMLParser):
@@ -225,6 +242,80 @@ def test_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert "b/run 12 100.00 %" in page.text
 
 
+def limited(run: Run) -> Run:
+    """``run`` with its share of the machine's limit."""
+    tasks = {"t": {**run.report["tasks"]["t"], "share_of_prompt_rate": 0.9149}}
+    return replace(run, report={**run.report, "tasks": tasks, "prompt_rate": {"tokens_per_s": 1234.4}})
+
+
+def test_the_share_of_the_machines_limit_is_on_the_first_screen(tmp_path: Path) -> None:
+    """Where it was measured; where not, nothing is claimed, alone or side by side."""
+    plain = write(tmp_path / "r", [item(i) for i in range(12)])
+    assert "prompt rate" not in page_of(plain).text
+    assert "prompt rate" not in page_of(plain, plain).text
+    page = page_of(limited(plain))
+    assert "of this machine's prompt rate (1,234 tokens/s) 91 %" in page.text
+    assert page.text.index("prompt rate") < page.text.index("t: accuracy")
+    other = write(tmp_path / "other", [item(i) for i in range(12)])
+    page = page_of(limited(plain), other)
+    assert "items/s of prompt rate tokens sent" in page.text
+    assert "r 12 75.00 % ± 13.06 8.0 s 9.8 s 1.6 91 % of 1,234/s 9,000" in page.text
+    assert "other 12 75.00 % ± 13.06 8.0 s 9.8 s 1.6 9,000" in page.text
+
+
+def drawn(page: Page) -> list[str]:
+    """What each chart over time shows."""
+    labels = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
+    return [label.removesuffix(" over time") for label in labels if label.endswith(" over time")]
+
+
+def test_a_metered_run_is_drawn_over_time(tmp_path: Path) -> None:
+    """Its own numbers: 2 x 19 s at 250 W are 9,500 J. The machine's memory only where it is the GPU's as well."""
+    run = metered(write(tmp_path / "r", [item(i) for i in range(12)]))
+    page = page_of(run)
+    assert drawn(page) == [
+        "Tokens computed in the tree pass; texts are decoded after it",
+        "Memory of orin-run's processes",
+        "Memory in use on the GPU",
+        "Power",
+    ]
+    for said in (
+        "Memory of orin-run's processes: 419 MiB at most",
+        "Memory in use on the GPU: 2,800 MiB at most",
+        "Power: 250.0 W on average, 250.0 W at most, 9,500 J in 38 s (nvidia-smi power.draw)",
+        "At the dashed line the run was resumed.",
+        "100 tokens/s",
+        "38.0 s",
+    ):
+        assert said in page.text, said
+    assert sum(tag == "polyline" for tag, _ in page.tags) == 8, "four charts of two parts"
+    memory = {"device": {"name": "Orin", "cuda": True, "unified": True}, "terms": {}}
+    orin = write(tmp_path / "o", [item(i) for i in range(12)], header={"engine": "x", "memory": memory})
+    page = page_of(metered(orin, known=False, unified=True))
+    assert drawn(page)[1:] == ["Memory of orin-run's processes", "Memory in use on the machine"]
+    assert "Memory in use on the machine: 9,019 MiB at most" in page.text
+    assert "W on average" not in page.text
+
+
+def test_a_run_without_samples_is_not_drawn(tmp_path: Path) -> None:
+    """Older runs, and those of the reference, alone and beside a metered one."""
+    old = write(tmp_path / "old", [item(i) for i in range(12)])
+    assert "Over time" not in page_of(old).text
+    new = metered(write(tmp_path / "new", [item(i) for i in range(12)]))
+    page = page_of(old, new)
+    assert len(drawn(page)) == 4
+    assert "Power new: 250.0 W on average" in page.text
+    assert "old: 2" not in page.text
+
+
+def test_a_killed_run_is_drawn_from_its_samples(tmp_path: Path) -> None:
+    """There is no report to take numbers from."""
+    run = metered(write(tmp_path / "r", [item(i) for i in range(12)]))
+    page = page_of(replace(run, report={}))
+    assert len(drawn(page)) == 4
+    assert "9,500 J in 38 s" in page.text
+
+
 def test_the_command_writes_pages_and_prints_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run: beside it. Several: ./comparison.html. ``--json``: what the page shows."""
     monkeypatch.chdir(tmp_path)
@@ -261,7 +352,7 @@ def test_the_browser_tells_of_errors_and_overflow(tmp_path: Path) -> None:
 
 @in_a_browser
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("kind", ["single", "two", "failures", "empty", "reference"])
+@pytest.mark.parametrize("kind", ["single", "two", "failures", "empty", "reference", "metered", "metered two"])
 def test_a_browser_shows_it_without_a_word(tmp_path: Path, kind: str, width: int) -> None:
     """No console message, nothing fetched, no horizontal scroll; the picture is not blank."""
     long = "no_space_in_" * 60
@@ -274,6 +365,12 @@ def test_a_browser_shows_it_without_a_word(tmp_path: Path, kind: str, width: int
         "two": lambda: [write(tmp_path / "r", items, header=header), write(tmp_path / long[:200], items[:30])],
         "failures": lambda: [write(tmp_path / "r", [*lost, *items[20:]], warnings=[long])],
         "empty": lambda: [write(tmp_path / "r", [], header=header)],
+        "metered": lambda: [limited(metered(write(tmp_path / "r", items, header=header), 900))],
+        "metered two": lambda: [
+            limited(metered(write(tmp_path / "r", items, header=header))),
+            metered(write(tmp_path / long[:200], items[:30]), 50, known=False),
+            Run.open(REFERENCE / "float32"),
+        ],
         "reference": lambda: [Run.open(REFERENCE / dtype) for dtype in ("float32", "bfloat16")],
     }[kind]()
     page, picture = tmp_path / "page.html", tmp_path / "page.png"

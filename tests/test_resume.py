@@ -158,8 +158,13 @@ def test_ctrl_c_ends_with_a_partial_report(tmp_path: Path, model: Path, undistur
     assert 0 < section["items"] < 480
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"interrupted with {section['unanswered']} items not asked yet" in page
+    sampled = (out / "samples.jsonl").read_bytes()
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert (out / "samples.jsonl").read_bytes().startswith(sampled)
+    run = Run.open(out)
+    assert {sample.part for sample in run.samples} == {0, 1}
+    assert run.report["measured"]["samples"] == len(run.samples)
     again = answers(out)
     assert len(again) == 480
     assert all(again[key] == answer for key, answer in undisturbed.items())

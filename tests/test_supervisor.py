@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 from fake_llama import reference
-from fake_worker import N_VOCAB, dies_at_once, dies_twice, serve
+from fake_worker import N_VOCAB, dies_at_once, dies_twice, dies_while_loading, never_loads, serve
+from shapes import PHI3_MEDIUM, header_only
 from test_engine import log_softmax, score_requests
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.run import Run
 from orin_runner.engine import Progress
+from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import Needs
 from orin_runner.requests import Scored
 from orin_runner.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
@@ -81,6 +83,40 @@ def test_workers_that_never_answer_are_not_started_for_ever(tmp_path: Path) -> N
         with pytest.raises(WorkerDiedError, match="died 4 times in a row without an answer"):
             list(supervisor.run(score_requests(random.Random(1), 5)))
     assert len(log.read_text().splitlines()) == MAX_DEATHS_WITHOUT_PROGRESS
+
+
+def test_a_worker_that_dies_while_loading_is_replaced() -> None:
+    """As when another process takes the memory between plan and load; the next one plans anew, for half as much."""
+    notes: list[str] = []
+    supervisor, answers = run(dies_while_loading, notes)
+    assert len(answers) == 40
+    assert supervisor.deaths == 1
+    assert notes == [
+        "the engine died (SIGABRT) while it was loading: trying again with half the memory for cache and buffers"
+    ]
+    with pytest.raises(WorkerDiedError, match="died 4 times in a row"):
+        run(never_loads, [])
+
+
+LOAD = """
+import resource, sys
+from pathlib import Path
+from orin_runner.llama import DecodeError, Model
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+try:
+    Model(Path(sys.argv[1]))
+except DecodeError as error:
+    print(error)
+"""
+
+
+def test_a_lack_of_memory_for_the_weights_is_not_taken_for_a_bad_file(tmp_path: Path) -> None:
+    """26 GiB of weights, all of them a hole in the file, where 8 GiB may be allocated."""
+    model = header_only(tmp_path / "m.gguf", PHI3_MEDIUM)
+    file = GGUFFile.open(model)
+    os.truncate(model, model.stat().st_size + file.data_bytes)
+    done = subprocess.run([sys.executable, "-c", LOAD, str(model)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"no memory for the weights of {model}")
 
 
 @pytest.mark.parametrize("how", [signal.SIGABRT, signal.SIGKILL])

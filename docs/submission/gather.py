@@ -119,7 +119,7 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     write_components(out)
     screen = io.StringIO()
     with contextlib.redirect_stdout(screen):
-        print_report(opened.report["tasks"], run)
+        print_report(opened.report, run)
     header = opened.header
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     devices = ", ".join(device["description"] for device in header["device"])
