@@ -31,7 +31,8 @@ def find_file(data: Path, *names: str, also: str = "") -> Path:
     found = first_file(data, *names)
     if found is None:
         others = [*names[1:], *([also] if also else [])]
-        raise UserError(f"{data / names[0]} does not exist", DATA + "".join(f", or {name}" for name in others))
+        more = f", which may also hold {', '.join(others)}" if others else ""
+        raise UserError(f"{data / names[0]} does not exist", DATA + more)
     return found
 
 

@@ -23,8 +23,7 @@ def _part(name: str) -> Part:
 
 
 def _folders(task: str, name: str) -> tuple[str, ...]:
-    archives = ("", "ARC-V1-Feb2018-2/", "ARC-V1-Feb2018/")
-    return tuple(f"{above}{archive}{name}" for above in ("", f"{task}/") for archive in archives)
+    return tuple(f"{above}{name}" for above in ("", f"{task}/", "ARC-V1-Feb2018-2/", f"{task}/ARC-V1-Feb2018-2/"))
 
 
 class ARCEasy(MultipleChoice):
