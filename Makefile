@@ -1,5 +1,6 @@
 # make run      evaluate the tiny model end to end: environment, llama.cpp, conversion with proof, exam, comparison
-# make test     lint, types and all tests, the Hugging Face reference recomputed
+# make test     lint, types and all tests but the slow ones, the Hugging Face reference recomputed
+# make test-slow  those that take minutes: every task on all rows that ORIN_DATA has, transformers item by item
 # make convert  MODEL=folder-or-hub-id OUT=file.gguf   a checkpoint to GGUF, and the default of orin-run from then on
 # make bench    this engine, llama.cpp one prompt at a time and transformers, side by side (minutes)
 # make bench-gpu DATA=... TOKENIZER=... TOOLS=...   a random 14 B model on a GPU against transformers and llama.cpp's tools
@@ -34,7 +35,7 @@ TEST_STAMP := $(VENV)/test-$(KEY)
 TINY := tests/tiny_phi3
 REFERENCE := $(TINY)/reference
 
-.PHONY: run test bench bench-challenge bench-gpu submission env convert clean
+.PHONY: run test test-slow bench bench-challenge bench-gpu submission env convert clean
 .DEFAULT_GOAL := run
 
 run: $(RUN_STAMP)
@@ -47,7 +48,10 @@ test: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(TEST_STAMP)
+	$(BIN)/pytest -m slow
 
 bench: $(TEST_STAMP)
 	@$(BIN)/python benchmarks/bench.py

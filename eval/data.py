@@ -1,6 +1,6 @@
 """Rows of public data sets: from files in their published layout, or from the hub at a pinned revision.
 
-The only module that imports ``datasets``, and only when a hub load is asked for.
+The only module that imports ``datasets`` and ``pyarrow``, and only when a hub load or a parquet file is asked for.
 """
 
 from __future__ import annotations
@@ -9,32 +9,57 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from orin_runner.errors import UserError
 
-
-def need_file(*candidates: Path) -> Path:
-    """The first of ``candidates`` that exists.
-
-    Raises:
-        UserError: none does.
-    """
-    for path in candidates:
-        if path.exists():
-            return path
-    raise UserError(f"{candidates[0]} does not exist", "--data names the folder that holds the data sets' folders")
+DATA = "--data names the folder that holds the data sets' folders"
+"""Or one of these folders itself."""
 
 
-def find_file(data: Path, *names: str) -> Path:
+def find_file(data: Path, *names: str, also: str = "") -> Path:
     """The first of ``names`` under ``data`` that exists, plain or with ``.gz`` behind it.
 
+    Args:
+        also: other forms the rows may have, for the message.
+
     Raises:
-        UserError: none does.
+        UserError: none does; all of them are named.
     """
-    return need_file(*(data / f"{name}{end}" for name in names for end in ("", ".gz")))
+    found = first_file(data, *names)
+    if found is None:
+        others = [*names[1:], *([also] if also else [])]
+        more = f", which may also hold {', '.join(others)}" if others else ""
+        raise UserError(f"{data / names[0]} does not exist", DATA + more)
+    return found
+
+
+def first_file(data: Path, *names: str) -> Path | None:
+    """The first of ``names`` under ``data`` that exists, plain or with ``.gz`` behind it; None where there is none."""
+    paths = (root / f"{name}{end}" for root in roots(data, names) for name in names for end in ("", ".gz"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def roots(data: Path, names: Iterable[str]) -> list[Path]:
+    """Folders that ``names`` may start from: ``data``, and the one above where ``data`` is the first part of a name."""
+    own = data.absolute()
+    return [data, *([own.parent] if own.name in {Path(name).parts[0] for name in names} else [])]
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, row) for every row of a parquet file, a JSON list, or JSON lines.
+
+    Raises:
+        UserError: the file is none of these.
+    """
+    if path.suffix == ".parquet":
+        yield from ((f"{path}, row {i}", row) for i, row in read_parquet(path))
+    elif ".json" in path.suffixes:
+        yield from ((f"{path}, entry {i}", row) for i, row in read_json_list(path))
+    else:
+        yield from ((f"{path}, line {i}", row) for i, row in read_jsonl(path))
 
 
 def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -43,13 +68,29 @@ def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         UserError: the file is not a JSON list of objects.
     """
-    try:
-        rows = json.loads(b"".join(lines_of(path)))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}", "download it again") from error
+    rows = _json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path} is not a list of JSON objects")
     yield from enumerate(rows, start=1)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds, gzipped or not.
+
+    Raises:
+        UserError: it holds none.
+    """
+    value = _json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not hold a JSON object", "download it again")
+    return value
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads("".join(text_lines(path)))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}", "download it again") from error
 
 
 def read_labels(path: Path, n: int) -> list[str]:
@@ -58,7 +99,7 @@ def read_labels(path: Path, n: int) -> list[str]:
     Raises:
         UserError: there are more or fewer.
     """
-    labels = b"".join(lines_of(path)).decode("utf-8", "replace").split()
+    labels = "".join(text_lines(path)).split()
     if len(labels) != n:
         raise UserError(f"{path} has {len(labels)} labels for {n} rows")
     return labels
@@ -70,21 +111,36 @@ def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]
     Raises:
         UserError: a line is not a JSON object or lacks one of the ``required`` keys; the line number is named.
     """
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: not a JSON object")
         for key in required:
             if key not in row:
                 raise UserError(f"{path}, line {number}: no {key!r}")
         yield number, row
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, gzipped or not, with their ends; a byte order mark is left out.
+
+    Raises:
+        UserError: a line is not UTF-8, or the gzip is damaged.
+    """
+    for number, line in enumerate(lines_of(path), start=1):
+        yield _decoded(line, number, path)
+
+
+def _decoded(line: bytes, number: int, path: Path) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
@@ -102,23 +158,46 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def read_csv(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
-    """(line number of the row's end, fields) for every row of a header-less CSV file.
+    """(line number of the row's end, fields) for every row of a header-less CSV file; empty lines are left out.
 
     Raises:
         UserError: a row has another number of fields; the line number is named.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        while True:
-            try:
-                row = next(rows, None)
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise UserError(f"{path}, line {rows.line_num + 1}: cannot be read ({error})") from error
-            if row is None:
-                return
-            if len(row) != n_columns:
-                raise UserError(f"{path}, line {rows.line_num}: {len(row)} fields instead of {n_columns}")
+    rows = csv.reader(text_lines(path))
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise UserError(f"{path}, line {rows.line_num + 1}: cannot be read ({error})") from error
+        if row is None:
+            return
+        if row and len(row) != n_columns:
+            raise UserError(f"{path}, line {rows.line_num}: {len(row)} fields instead of {n_columns}")
+        if row:
             yield rows.line_num, row
+
+
+def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 0, row) for every row of a parquet file.
+
+    Raises:
+        UserError: ``pyarrow`` is not installed, or the file is damaged.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - heavy, and the device may run from other files without it
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise UserError(f"{path} needs the package pyarrow", "pip install 'orin-run[data]'") from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    yield number, row
+                    number += 1
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not a whole parquet file: {reason}", "download it again") from error
 
 
 def read_hub(repository: str, revision: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:

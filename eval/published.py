@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from eval.data import lines_of
+from eval.data import first_file, lines_of
 
 PUBLISHED = {
     "commonsense_qa": {
@@ -44,12 +44,11 @@ def changed_files(task: str, data: Path | None) -> list[str]:
         return []
     lines = []
     for name, published in PUBLISHED.get(task, {}).items():
-        for path in (data / name, data / f"{name}.gz"):
-            if path.is_file():
-                found = _sha256(path)
-                if found != published:
-                    lines.append(f"{path} is not the published file: sha256 {found[:12]}… instead of {published[:12]}…")
-                break
+        path = first_file(data, name)
+        if path is not None:
+            found = _sha256(path)
+            if found != published:
+                lines.append(f"{path} is not the published file: sha256 {found[:12]}… instead of {published[:12]}…")
     return lines
 
 

@@ -1,8 +1,8 @@
 """How fast plain prompt processing goes on a context: the limit that a run is held against.
 
-Much as in ``llama-bench``'s ``pp`` test with ``-p`` and ``-b`` of the context's n_batch: one sequence in an empty cache,
-one decode call, one output row, over and over. No sharing, no scoring, and no row is read before the last call, so that
-llama.cpp prepares each call while the device computes the one before.
+Much as in ``llama-bench``'s ``pp`` test with ``-p`` and ``-b`` of the context's n_batch: one sequence in an empty
+cache, one decode call, one output row, over and over. No sharing, no scoring, and no row is read before the last call,
+so that llama.cpp prepares each call while the device computes the one before.
 """
 
 from __future__ import annotations

@@ -80,15 +80,12 @@ class Supervisor:
             WorkerDiedError: one after another dies.
         """
         deaths = 0
-        while True:
-            try:
-                self._start()
-                return
-            except _WorkerLostError:
-                deaths += 1
-                self._bury(deaths, "while it was loading", "trying again with")
+        while not self._started():
+            deaths += 1
+            self._bury(deaths, "while it was loading", "trying again with")
 
-    def _start(self) -> None:
+    def _started(self) -> bool:
+        """Start one worker; False if it died before its model was loaded."""
         # Not multiprocessing.Process: that would import the caller's own script again, and run it if nothing guards it.
         ours, theirs = multiprocessing.Pipe()
         target = self._target
@@ -101,16 +98,20 @@ class Supervisor:
         theirs.close()
         self._connection = ours
         ours.send(self._job)
-        for message in self._messages():
-            if isinstance(message, Planned):
-                self.plan, self.limit = message.plan, message.limit
-                if not message.limit:
-                    raise DoesNotFitError(message.plan)
-            elif isinstance(message, Loading):
-                self._on_loading(message.share)
-            elif isinstance(message, Loaded):
-                self.loaded = message
-                return
+        try:
+            for message in self._messages():
+                if isinstance(message, Planned):
+                    self.plan, self.limit = message.plan, message.limit
+                    if not message.limit:
+                        raise DoesNotFitError(message.plan)
+                elif isinstance(message, Loading):
+                    self._on_loading(message.share)
+                elif isinstance(message, Loaded):
+                    self.loaded = message
+                    break
+        except _WorkerLostError:
+            return False
+        return True
 
     def close(self) -> None:
         """End the worker."""

@@ -44,8 +44,9 @@ class Case:
         return {self.split: self.rows, **({"train": self.train} if self.train else {})}
 
 
-def spread(rows: Sequence[Row], n: int) -> list[Row]:
+def spread(rows: Sequence[Row], n: int | None) -> list[Row]:
     """As ``--limit`` draws them."""
+    n = len(rows) if n is None else n
     return [rows[(i * len(rows)) // n] for i in range(n)]
 
 
@@ -88,8 +89,8 @@ REAL: dict[str, tuple[str, str, Callable[[Path], list[Row]]]] = {
 }
 
 
-def real_case(task: str, data: Path, n: int = N_REAL) -> Case:
-    """``n`` questions of the public copies."""
+def real_case(task: str, data: Path, n: int | None = N_REAL) -> Case:
+    """``n`` questions of the public copies, or all of them."""
     yaml, split, rows = REAL[task]
     return Case(task, yaml, split, spread(rows(data), n), data)
 
@@ -101,10 +102,10 @@ def bbh_case(data: Path, subtask: str, *, direct: bool) -> Case:
     return Case("bbh_direct" if direct else "bbh", yaml, "test", rows, data)
 
 
-def anli_case(data: Path, part: int) -> Case:
+def anli_case(data: Path, part: int, n: int | None = N_REAL) -> Case:
     """One of the three rounds, which are tasks of their own in the harness."""
     rows = [hub_rows.anli(row) for row in lines(data / "anli" / f"R{part}_dev.jsonl")]
-    return Case("anli", f"anli/anli_r{part}.yaml", f"dev_r{part}", spread(rows, N_REAL), data)
+    return Case("anli", f"anli/anli_r{part}.yaml", f"dev_r{part}", spread(rows, n), data)
 
 
 def write_lines(path: Path, rows: Sequence[Any]) -> None:

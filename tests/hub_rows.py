@@ -36,7 +36,7 @@ def commonsense_qa(row: Row) -> Row:
     return {
         "id": row["id"],
         "question": row["question"]["stem"],
-        "question_concept": row["question"]["question_concept"],
+        "question_concept": row["question"].get("question_concept", ""),
         "choices": _columns(row["question"]["choices"]),
         "answerKey": row["answerKey"],
     }

@@ -203,4 +203,5 @@ def test_files_that_are_not_the_published_ones(tmp_path: Path, monkeypatch: pyte
     lines = published.changed_files("t", tmp_path)
     assert len(lines) == 1
     assert "t/b is not the published file" in lines[0]
+    assert published.changed_files("t", tmp_path / "t") == lines  # --data names the data set's own folder
     assert published.changed_files("t", None) == published.changed_files("exam", tmp_path) == []

@@ -51,19 +51,31 @@ def mmlu_rows(data: Path, subject: str, split: str) -> list[dict[str, Any]]:
         ]
 
 
-def test_mmlu_asks_what_the_harness_asks(tmp_path: Path, orin_data: Path) -> None:
-    """5-shot prompts, continuations and targets of the first and last questions of every subject."""
+SOME_OR_ALL = pytest.mark.parametrize(
+    "n", [pytest.param(N_REAL, id="some rows"), pytest.param(None, id="all rows", marks=pytest.mark.slow)]
+)
+"""How many real questions; where a task has many parts, the first and last two of each are some."""
+
+
+def some(rows: Sequence[Any], n: int | None) -> list[Any]:
+    """The first and last two of ``rows``, or all."""
+    return [*rows[:2], *rows[-2:]] if n else list(rows)
+
+
+@SOME_OR_ALL
+def test_mmlu_asks_what_the_harness_asks(n: int | None, tmp_path: Path, orin_data: Path) -> None:
+    """5-shot prompts, continuations and targets of every subject."""
     docs: dict[str, list[Any]] = {}
     for doc in get_task("mmlu").load(LoadOptions(orin_data)):
         docs.setdefault(doc.group, []).append(doc)
     for subject in SUBJECTS:
         rows = mmlu_rows(orin_data, subject, "test")
         assert len(docs[subject]) == len(rows)
-        splits = {"test": [*rows[:2], *rows[-2:]], "dev": mmlu_rows(orin_data, subject, "dev")}
+        splits = {"test": some(rows, n), "dev": mmlu_rows(orin_data, subject, "dev")}
         task = local_task(f"mmlu/default/mmlu_{subject}.yaml", splits, tmp_path / subject, 5)
-        ends = [*docs[subject][:2], *docs[subject][-2:]]
-        assert asked(task) == [[(doc.prompt, choice) for choice in doc.choices] for doc in ends]
-        assert [LETTERS[task.doc_to_target(row)] for row in task.eval_docs] == [doc.target for doc in ends]
+        ours = some(docs[subject], n)
+        assert asked(task) == [[(doc.prompt, choice) for choice in doc.choices] for doc in ours]
+        assert [LETTERS[task.doc_to_target(row)] for row in task.eval_docs] == [doc.target for doc in ours]
 
 
 def our_requests(doc: Doc) -> list[tuple[Any, ...]]:
@@ -137,13 +149,14 @@ def check_same(
     check_scores(built, case.task, docs, tokenizer)
 
 
+@SOME_OR_ALL
 @pytest.mark.parametrize("task", REAL)
 def test_real_questions_are_asked_as_the_harness_asks_them(
-    task: str, tmp_path: Path, orin_data: Path, tokenizer: Tokenizer
+    task: str, n: int | None, tmp_path: Path, orin_data: Path, tokenizer: Tokenizer
 ) -> None:
-    """Evenly drawn from all public rows."""
-    case = real_case(task, orin_data)
-    check_same(case, tmp_path, tokenizer, get_task(task).load(LoadOptions(orin_data, limit=N_REAL)))
+    """Evenly drawn from all public rows, or all of them."""
+    case = real_case(task, orin_data, n)
+    check_same(case, tmp_path, tokenizer, get_task(task).load(LoadOptions(orin_data, limit=n)))
 
 
 @pytest.mark.parametrize("task", WRITTEN)
@@ -153,19 +166,23 @@ def test_written_questions_are_asked_as_the_harness_asks_them(task: str, tmp_pat
     check_same(case, tmp_path / "rows", tokenizer, get_task(task).load(LoadOptions(case.data)))
 
 
+@SOME_OR_ALL
 @pytest.mark.parametrize("part", [1, 2, 3])
-def test_anli_is_asked_as_the_harness_asks_it(part: int, tmp_path: Path, orin_data: Path, tokenizer: Tokenizer) -> None:
+def test_anli_is_asked_as_the_harness_asks_it(
+    part: int, n: int | None, tmp_path: Path, orin_data: Path, tokenizer: Tokenizer
+) -> None:
     """Each round is a task of its own there, a group here."""
-    case = anli_case(orin_data, part)
+    case = anli_case(orin_data, part, n)
     docs = [doc for doc in get_task("anli").load(LoadOptions(orin_data)) if doc.group.lower() == f"r{part}"]
-    check_same(case, tmp_path, tokenizer, spread(docs, N_REAL))
+    check_same(case, tmp_path, tokenizer, spread(docs, n))
 
 
+@SOME_OR_ALL
 @pytest.mark.parametrize("direct", [False, True], ids=["chain of thought", "direct"])
 def test_bbh_is_asked_as_the_harness_asks_it(
-    direct: bool, tmp_path: Path, orin_data: Path, tokenizer: Tokenizer
+    direct: bool, n: int | None, tmp_path: Path, orin_data: Path, tokenizer: Tokenizer
 ) -> None:
-    """The first and last questions of all 27 sub-tasks, with the worked examples that the harness carries."""
+    """The questions of all 27 sub-tasks, with the worked examples that the harness carries."""
     docs: dict[str, list[Doc]] = {}
     for doc in get_task("bbh_direct" if direct else "bbh").load(LoadOptions(orin_data)):
         docs.setdefault(doc.group, []).append(doc)
@@ -173,5 +190,5 @@ def test_bbh_is_asked_as_the_harness_asks_it(
     for subtask, asked_docs in docs.items():
         case = bbh_case(orin_data, subtask, direct=direct)
         assert len(case.rows) == len(asked_docs)
-        ends = replace(case, rows=[*case.rows[:2], *case.rows[-2:]])
-        check_same(ends, tmp_path / subtask, tokenizer, [*asked_docs[:2], *asked_docs[-2:]])
+        part = replace(case, rows=some(case.rows, n))
+        check_same(part, tmp_path / subtask, tokenizer, some(asked_docs, n))

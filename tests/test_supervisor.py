@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 from fake_llama import reference
 from fake_worker import N_VOCAB, dies_at_once, dies_twice, dies_while_loading, never_loads, serve
@@ -22,12 +25,22 @@ from test_engine import log_softmax, score_requests
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.run import Run
-from orin_runner.engine import Progress
+from orin_runner.engine import Engine, Progress
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import Needs
-from orin_runner.requests import Scored
+from orin_runner.requests import Generated, Request, Result, Scored
 from orin_runner.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
-from orin_runner.worker import Job
+from orin_runner.worker import Job, _answer
+
+
+class DiesWhileDecoding:
+    """An engine that ends two texts and no more."""
+
+    def run(self, _requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
+        yield Progress(10, 20, 30)
+        for i in range(2):
+            yield i, Generated(np.zeros(1, np.int32), True, 1.0, -1.0, 1, 0)
+        raise MemoryError
 
 
 def job(model: Path) -> Job:
@@ -145,3 +158,13 @@ def test_the_real_worker_killed_in_mid_run(tmp_path: Path, tiny: Path, how: sign
     for key, prediction in calm.predictions.items():
         assert again.predictions[key].prediction == prediction.prediction
     assert again.report["restarts"] == 1
+
+
+def test_texts_are_handed_over_as_they_end() -> None:
+    """Decoding makes no progress in the tree, and may take hours: what has ended by then is kept."""
+    ours, theirs = Pipe()
+    with pytest.raises(MemoryError):
+        _answer(theirs, cast("Engine", DiesWhileDecoding()), [])
+    theirs.close()
+    # The tree's progress, and each text; a text held back would be the end of the pipe here.
+    assert [[i for i, _ in ours.recv().results] for _ in range(3)] == [[], [0], [1]]

@@ -21,11 +21,7 @@ ANSWERS = ("True", "Neither", "False")
 
 def _part(r: int) -> Part:
     def files(*splits: str) -> tuple[str, ...]:
-        return tuple(
-            name
-            for split in splits
-            for name in (f"anli/R{r}/{split}.jsonl", f"anli/R{r}_{split}.jsonl", f"anli_v1.0/R{r}/{split}.jsonl")
-        )
+        return tuple(name for split in splits for name in (f"R{r}/{split}.jsonl", f"R{r}_{split}.jsonl"))
 
     return Part(f"r{r}", files("test", "dev"), files("train"), f"test_r{r}", f"train_r{r}")
 
@@ -39,6 +35,7 @@ class ANLI(MultipleChoice):
     licence = "CC BY-NC 4.0"
     phi3_shots: int | None = 7
     hub = ("facebook/anli", "8e4813d81f46d313dac7892e1c28076917cfcdf9", None)
+    folders = ("anli_v1.0", "anli/anli_v1.0")
     parts = (_part(1), _part(2), _part(3))
     choice_names = ANSWERS
 

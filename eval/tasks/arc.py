@@ -18,10 +18,12 @@ from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, labelled
 REVISION = "210d026faf9955653af8916fad021475a3f00453"
 
 
-def _part(task: str, name: str) -> Part:
-    folders = (task, name, f"ARC-V1-Feb2018-2/{name}", f"ARC-V1-Feb2018/{name}")
-    worked = tuple(f"{folder}/{name}-{split}.jsonl" for split in ("Train", "Dev") for folder in folders)
-    return Part("test", tuple(f"{folder}/{name}-Test.jsonl" for folder in folders), worked, "test")
+def _part(name: str) -> Part:
+    return Part("test", (f"{name}-Test.jsonl",), (f"{name}-Train.jsonl", f"{name}-Dev.jsonl"), "test")
+
+
+def _folders(task: str, name: str) -> tuple[str, ...]:
+    return tuple(f"{above}{name}" for above in ("", f"{task}/", "ARC-V1-Feb2018-2/", f"{task}/ARC-V1-Feb2018-2/"))
 
 
 class ARCEasy(MultipleChoice):
@@ -33,7 +35,8 @@ class ARCEasy(MultipleChoice):
     licence = "CC BY-SA 4.0"
     phi3_shots: int | None = 10
     hub: tuple[str, str, str | None] = ("allenai/ai2_arc", REVISION, "ARC-Easy")
-    parts = (_part("arc_easy", "ARC-Easy"),)
+    folders = _folders("arc_easy", "ARC-Easy")
+    parts = (_part("ARC-Easy"),)
 
     def item(self, row: Row) -> Item:
         stem, choices, right = labelled(row)
@@ -46,4 +49,5 @@ class ARCChallenge(ARCEasy):
     name = "arc_challenge"
     title = "ARC-Challenge"
     hub = ("allenai/ai2_arc", REVISION, "ARC-Challenge")
-    parts = (_part("arc_challenge", "ARC-Challenge"),)
+    folders = _folders("arc_challenge", "ARC-Challenge")
+    parts = (_part("ARC-Challenge"),)

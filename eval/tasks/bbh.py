@@ -1,6 +1,7 @@
 r"""BIG-Bench Hard (Suzgun et al. 2022, arXiv:2210.09261): 27 sub-tasks, three worked examples each, exact match.
 
-Data: https://github.com/suzgunmirac/BIG-Bench-Hard (MIT), ``bbh/bbh/*.json`` and ``bbh/cot-prompts/*.txt``. A worked
+Data: https://github.com/suzgunmirac/BIG-Bench-Hard (MIT), ``bbh/bbh/*.json`` and ``bbh/cot-prompts/*.txt``; in place
+of the former a copy of the hub's ``SaylorTwift/bbh`` or ``lukaemon/bbh``, which have no worked examples. A worked
 row of the chain of thought (``bbh``):
 
     Evaluate the result of a random Boolean expression.
@@ -26,15 +27,17 @@ full stop; of the direct form it is the whole text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from eval.data import need_file
+from eval.data import find_file, read_json_object, read_rows, text_lines
 from eval.docs import Doc
+from eval.hub_copy import published_or_copied
 from eval.tasks.base import ExactMatch, LoadOptions, shots_of, spread
 from eval.tasks.generation import MAX_NEW_TOKENS, extract, local_data
 from orin_runner.errors import UserError
-from orin_runner.files import read_json
 
 SUBTASKS = tuple(
     """boolean_expressions causal_judgement date_understanding disambiguation_qa dyck_languages formal_fallacies
@@ -44,6 +47,8 @@ SUBTASKS = tuple(
     sports_understanding temporal_sequences tracking_shuffled_objects_five_objects
     tracking_shuffled_objects_seven_objects tracking_shuffled_objects_three_objects web_of_lies word_sorting""".split()
 )
+FOLDERS = ("bbh", "BIG-Bench-Hard", "bbh/BIG-Bench-Hard", ".")
+COPIES = ("bbh", "SaylorTwift/bbh", "lukaemon/bbh")
 UNTIL = ("</s>", "Q", "\n\n")
 ANSWER = re.compile(r"(?<=the answer is )(.*)(?=.)")
 EXAMPLE = re.compile(r"(?s)Q: (.*?)\nA: Let's think step by step\.\s(.*)")
@@ -75,14 +80,13 @@ class BBH(ExactMatch):
     max_new_tokens = 1024
 
     def load(self, options: LoadOptions) -> list[Doc]:
-        folder = local_data(options, self.name, "bbh/bbh/ and bbh/cot-prompts/") / "bbh"
+        data = local_data(options, self.name, "bbh/bbh/ and bbh/cot-prompts/")
         docs = []
         for subtask in SUBTASKS:
-            intro, examples = _worked(need_file(folder / "cot-prompts" / f"{subtask}.txt"))
+            intro, examples = _worked(find_file(data, *(f"{folder}/cot-prompts/{subtask}.txt" for folder in FOLDERS)))
             shots = shots_of(self, options, len(examples))
             start = f"{intro}\n\n" + "".join(f"{self._example(example)}\n\n" for example in examples[:shots])
-            path = need_file(folder / "bbh" / f"{subtask}.json")
-            for i, (question, target) in enumerate(_rows(path)):
+            for i, (question, target) in enumerate(_rows(data, subtask)):
                 docs.append(self._doc(subtask, i, start + self._asked(question), question, target))
         return spread(docs, options.limit)
 
@@ -144,10 +148,7 @@ def answers_in(question: str) -> tuple[str, ...]:
 
 def _worked(path: Path) -> tuple[str, list[_Example]]:
     """What a file of published prompts says of its sub-task, and the worked examples."""
-    try:
-        _, rule, prompt = path.read_text(encoding="utf-8").partition("\n-----\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason})") from error
+    _, rule, prompt = "".join(text_lines(path)).replace("\r\n", "\n").partition("\n-----\n")
     intro, *examples = prompt.strip("\n").split("\n\nQ: ")
     found = [EXAMPLE.fullmatch(f"Q: {example}") for example in examples]
     if not rule or not examples:
@@ -160,11 +161,21 @@ def _worked(path: Path) -> tuple[str, list[_Example]]:
     return intro, worked
 
 
-def _rows(path: Path) -> list[tuple[str, str]]:
-    examples = read_json(path, "download it again").get("examples")
+def _rows(data: Path, subtask: str) -> list[tuple[str, str]]:
+    names = [f"{folder}/bbh/{subtask}.json" for folder in FOLDERS]
+    folders = [f"{folder}/{subtask}" for folder in COPIES]
+    rows = [row for path in published_or_copied(data, names, folders, "test", COPIES[1]) for row in _entries(path)]
+    for where, row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("input"), str) or not isinstance(row.get("target"), str):
+            raise UserError(f"{where}: not an object with texts 'input' and 'target'")
+    return [(row["input"], row["target"]) for _, row in rows]
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.parent.name != "bbh":  # of a copy, in the sub-task's folder
+        yield from read_rows(path)
+        return
+    examples = read_json_object(path).get("examples")
     if not isinstance(examples, list):
         raise UserError(f"{path} has no list 'examples'")
-    for number, row in enumerate(examples, start=1):
-        if not isinstance(row, dict) or not isinstance(row.get("input"), str) or not isinstance(row.get("target"), str):
-            raise UserError(f"{path}, example {number}: not an object with texts 'input' and 'target'")
-    return [(row["input"], row["target"]) for row in examples]
+    yield from ((f"{path}, example {number}", row) for number, row in enumerate(examples, start=1))

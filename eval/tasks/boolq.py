@@ -9,7 +9,8 @@ with rows ``{"question", "title", "answer": true/false, "passage"}``; or SuperGL
     Answer: no
 
 White space is lm-evaluation-harness's (0.4.13, ``boolq``), which reads SuperGLUE's copy; that one puts the article's
-title and " -- " in front of the passage, so the original rows get them here. The choices are " no" and " yes", in this
+title and " -- " in front of the passage, so the original rows get them here. (The hub's
+``google/boolq`` has no titles, so prompts from a copy of it lack them.) The choices are " no" and " yes", in this
 order.
 """
 
@@ -27,14 +28,8 @@ class BoolQ(MultipleChoice):
     licence = "CC BY-SA 3.0"
     phi3_shots: int | None = 2
     hub = ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646", "boolq")
-    parts = (
-        Part(
-            "validation",
-            ("boolq/dev.jsonl", "boolq/val.jsonl", "BoolQ/val.jsonl"),
-            ("boolq/train.jsonl", "BoolQ/train.jsonl", "boolq/train_first500.jsonl"),
-            "validation",
-        ),
-    )
+    folders = ("BoolQ", "boolq/BoolQ", "google/boolq")
+    parts = (Part("validation", ("dev.jsonl", "val.jsonl"), ("train.jsonl", "train_first500.jsonl"), "validation"),)
     choice_names = ("no", "yes")
 
     def item(self, row: Row) -> Item:

@@ -15,7 +15,7 @@ import ast
 import re
 from pathlib import Path
 
-from eval.data import need_file, read_jsonl
+from eval.data import DATA, read_jsonl
 from eval.docs import Doc
 from eval.tasks.base import ExactMatch, LoadOptions, spread
 from orin_runner.errors import UserError
@@ -88,7 +88,8 @@ class Challenge(ExactMatch):
         for path in _files(options.data):
             for line, row in read_jsonl(path, "message", "answer"):
                 where = f"{path}, line {line}"
-                docs.append(challenge_doc(f"{path.stem}/{line}", path.stem, row["message"], row["answer"], where))
+                name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+                docs.append(challenge_doc(f"{name}/{line}", name, row["message"], row["answer"], where))
         return spread(docs, options.limit)
 
     def normalize(self, text: str) -> str:
@@ -98,8 +99,11 @@ class Challenge(ExactMatch):
 def _files(data: Path) -> list[Path]:
     if data.is_file():
         return [data]
-    folder = need_file(data / "cechallenge2024", data)
-    found = sorted(folder.glob("*.jsonl"), key=lambda path: (path.stem != "test_dataset", path.name))
+    if not data.is_dir():
+        raise UserError(f"{data} does not exist", DATA)
+    folder = data / "cechallenge2024" if (data / "cechallenge2024").is_dir() else data
+    paths = [*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")]
+    found = sorted(paths, key=lambda path: (not path.name.startswith("test_dataset."), path.name))
     if not found:
         raise UserError(f"{folder} holds no .jsonl file", "--data names the folder that holds cechallenge2024/")
     return found

@@ -34,8 +34,8 @@ class CommonsenseQA(MultipleChoice):
     parts = (
         Part(
             "validation",
-            ("commonsense_qa/dev_rand_split.jsonl",),
-            ("commonsense_qa/train_rand_split.jsonl", "commonsense_qa/train_first300.jsonl"),
+            ("dev_rand_split.jsonl",),
+            ("train_rand_split.jsonl", "train_first300.jsonl"),
             "validation",
         ),
     )

@@ -6,9 +6,11 @@ all of which are accepted. A worked row:
 
     The home team scored 14 points on 3 May 1998. How many points did it score?
 
-The flat copy of OpenAI's simple-evals, ``drop/drop_v0_dev.jsonl.gz``, is read where the original is missing. It joins
-the spans of an answer with " and ", so that questions with several spans score otherwise than they should: exact match
-cannot be reached there in the original, and its F1 is of each span apart.
+A copy of the hub's ``EleutherAI/drop`` holds the same; of ``ucinlp/drop`` not, where the spans of one answer and the
+answers of several annotators cannot be told apart. The flat copy of OpenAI's simple-evals,
+``drop/drop_v0_dev.jsonl.gz``, is read where these are missing. It joins the spans of an answer with " and ", so that
+questions with several spans score otherwise than they should: exact match cannot be reached there in the original, and
+its F1 is of each span apart.
 
 White space and protocol are lm-evaluation-harness's (0.4.13, ``drop``): passage, a space, question, nothing else and no
 worked examples; the text ends at the first full stop. (So a decimal fraction is cut, too. The harness's prompts with
@@ -30,15 +32,17 @@ from typing import Any
 
 import numpy as np
 
-from eval.data import need_file, read_jsonl
+from eval.data import find_file, first_file, read_json_object, read_jsonl, read_rows
 from eval.docs import Doc
+from eval.hub_copy import split_files, split_folders
 from eval.tasks.base import LoadOptions, shots_of, spread
 from eval.tasks.generation import MAX_NEW_TOKENS, local_data
 from orin_runner.errors import UserError
-from orin_runner.files import read_json
 
 UNTIL = (".",)
-FILES = ("drop_dataset_dev.json", "drop_v0_dev.jsonl", "drop_v0_dev.jsonl.gz")
+ORIGINAL = tuple(f"{folder}/drop_dataset_dev.json" for folder in ("drop", "drop_dataset", "drop/drop_dataset"))
+COPIES = ("drop", "EleutherAI/drop", "ucinlp/drop")
+SIMPLE_EVALS = "drop/drop_v0_dev.jsonl"
 FLAT = re.compile(r"(?s)Passage: (.*)\nQuestion: (.*)\nAnswer:")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -59,9 +63,13 @@ class DROP:
 
     def load(self, options: LoadOptions) -> list[Doc]:
         shots_of(self, options, 0)
-        folder = local_data(options, self.name, "drop/drop_dataset_dev.json") / "drop"
-        path = need_file(*(folder / name for name in FILES))
-        rows = _original(path) if path.suffix == ".json" else _flat(path)
+        data = local_data(options, self.name, "drop/drop_dataset_dev.json")
+        if path := first_file(data, *ORIGINAL):
+            rows = _original(path)
+        elif copy := split_files(data, split_folders(COPIES, None), "validation"):
+            rows = _copied(copy)
+        else:
+            rows = _flat(find_file(data, ORIGINAL[0], SIMPLE_EVALS, also=f"{COPIES[1]}'s files of validation in drop/"))
         docs = [
             Doc(
                 id=name,
@@ -129,7 +137,7 @@ _Row = tuple[str, str, str, tuple[str, ...]]  # id, passage, question, accepted 
 
 
 def _original(path: Path) -> Iterator[_Row]:
-    for name, entry in read_json(path, "download it again").items():
+    for name, entry in read_json_object(path).items():
         pairs = entry.get("qa_pairs") if isinstance(entry, dict) else None
         if not isinstance(pairs, list) or not isinstance(entry.get("passage"), str):
             raise UserError(f"{path}, passage {name}: no 'passage' text or no list 'qa_pairs'")
@@ -142,12 +150,33 @@ def _original(path: Path) -> Iterator[_Row]:
             yield f"{name}/{i}", entry["passage"], pair["question"], tuple(accepted)
 
 
+def _copied(paths: list[Path]) -> Iterator[_Row]:
+    asked: dict[str, int] = {}
+    for where, row in (row for path in paths for row in read_rows(path)):
+        if "answers_spans" in row:
+            raise UserError(
+                f"{where}: 'answers_spans' does not say which spans make one answer",
+                f"take drop_dataset_dev.json, or {COPIES[1]} from the hub",
+            )
+        if not all(isinstance(row.get(key), str) for key in ("section_id", "passage", "question")):
+            raise UserError(f"{where}: no texts 'section_id', 'passage' and 'question'")
+        columns = row.get("validated_answers") or {}
+        try:
+            parts = zip(*(columns.get(key, []) for key in ("number", "date", "spans")), strict=True)
+            validated = [{"number": number, "date": date, "spans": spans} for number, date, spans in parts]
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: 'validated_answers' has no columns 'number', 'date' and 'spans'") from error
+        accepted = dict.fromkeys(_answer(answer, where) for answer in (row.get("answer"), *validated))
+        i = asked[row["section_id"]] = asked.get(row["section_id"], -1) + 1
+        yield f"{row['section_id']}/{i}", row["passage"], row["question"], tuple(accepted)
+
+
 def _answer(answer: Any, where: str) -> str:
     """An annotator's answer: the number, else the spans, else the date."""
     try:
-        if answer["number"] != "":
+        if answer.get("number", "") != "":
             return str(answer["number"])
-        if answer["spans"]:
+        if answer.get("spans"):
             return BETWEEN_SPANS.join(" ".join(span.split("\n")) for span in answer["spans"])
         return " ".join(answer["date"].get(part, "") for part in ("day", "month", "year")).strip()
     except (AttributeError, KeyError, TypeError) as error:

@@ -23,13 +23,17 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
+from typing import Any
 
-from eval.data import find_file, read_hub, read_jsonl
+from eval.data import read_hub, read_rows
 from eval.docs import Doc
+from eval.hub_copy import published_or_copied, split_folders
 from eval.tasks.base import LoadOptions, shots_of, spread
 from eval.tasks.generation import MAX_NEW_TOKENS, extract
 from orin_runner.errors import UserError
 
+FOLDERS = ("gsm8k", "grade-school-math/grade_school_math/data", "gsm8k/grade_school_math/data")
 HUB = ("openai/gsm8k", "e53f048856ff4f594e959d75785d2c2d37b678ee")
 UNTIL = ("Question:", "</s>", "<|im_end|>")
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
@@ -90,13 +94,24 @@ class GSM8K:
 
 
 def _rows(options: LoadOptions, split: str) -> list[tuple[str, str]]:
-    if options.data is None:
-        return [(row["question"], row["answer"]) for row in read_hub(*HUB, "main", split)]
-    path = find_file(options.data, f"gsm8k/{split}.jsonl")
     rows = []
-    for line, row in read_jsonl(path, "question", "answer"):
+    for where, row in _placed(options, split):
+        for key in ("question", "answer"):
+            if key not in row:
+                raise UserError(f"{where}: no {key!r}")
         question, answer = row["question"], row["answer"]
         if not isinstance(question, str) or not isinstance(answer, str) or "#### " not in answer:
-            raise UserError(f"{path}, line {line}: not a question and an answer with '#### '")
+            raise UserError(f"{where}: not a question and an answer with '#### '")
         rows.append((question, answer))
     return rows
+
+
+def _placed(options: LoadOptions, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows, each with where it stands."""
+    if options.data is None:
+        yield from ((f"{HUB[0]}, {split}, row {i}", row) for i, row in enumerate(read_hub(*HUB, "main", split)))
+        return
+    names = [f"{folder}/{split}.jsonl" for folder in FOLDERS]
+    folders = split_folders((FOLDERS[0], HUB[0]), "main")
+    for path in published_or_copied(options.data, names, folders, split, HUB[0]):
+        yield from read_rows(path)

@@ -37,15 +37,12 @@ class HellaSwag(MultipleChoice):
     licence = "MIT"
     phi3_shots: int | None = 5
     hub = ("Rowan/hellaswag", "218ec52e09a7e7462a5400043bb9a69a41d06b76", None)
+    folders = ("hellaswag/data",)
     parts = (
         Part(
             "validation",
-            ("hellaswag/hellaswag_val.jsonl", "hellaswag/data/hellaswag_val.jsonl"),
-            (
-                "hellaswag/hellaswag_train.jsonl",
-                "hellaswag/data/hellaswag_train.jsonl",
-                "hellaswag/fewshot_train_5.jsonl",
-            ),
+            ("hellaswag_val.jsonl",),
+            ("hellaswag_train.jsonl", "fewshot_train_5.jsonl"),
             "validation",
         ),
     )

@@ -1,7 +1,7 @@
 """MMLU (Hendrycks et al. 2021, arXiv:2009.03300): 57 subjects, four choices, answered by letter.
 
 Data: https://github.com/hendrycks/test (MIT), ``mmlu/dev`` and ``mmlu/test`` of header-less CSV files; or
-``cais/mmlu`` on the hub. A worked row of the prompt, 5-shot:
+``cais/mmlu`` on the hub, or a copy of it. A worked row of the prompt, 5-shot:
 
     The following are multiple choice questions (with answers) about abstract algebra.
 
@@ -23,12 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from eval.data import need_file, read_csv, read_hub
+from eval.data import read_csv, read_hub, read_rows
 from eval.docs import Doc
+from eval.hub_copy import published_or_copied, split_folders
 from eval.tasks.base import LETTERS, ExactMatch, LoadOptions, letter_doc, shots_of, spread
 from orin_runner.errors import UserError
 
+FOLDERS = ("mmlu", "mmlu/data", "data")
+COPIES = ("mmlu", "cais/mmlu")
 HUB = ("cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe")
 SUBJECTS = tuple(
     """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
@@ -55,6 +60,9 @@ class _Row:
         return "\n".join([self.question.strip(), *lines, "Answer:"])
 
 
+_Placed = tuple[str, dict[str, Any]]  # where a row stands, and the row
+
+
 class MMLU(ExactMatch):
     """5-shot letters, per subject and weighted by questions."""
 
@@ -69,23 +77,47 @@ class MMLU(ExactMatch):
 
     def load(self, options: LoadOptions) -> list[Doc]:
         docs = []
+        read: dict[Path, list[_Placed]] = {}
         for subject in SUBJECTS:
-            dev = list(_rows(options, subject, "dev"))
+            dev = list(_rows(options, subject, "dev", read))
             shots = shots_of(self, options, len(dev), subject)
             intro = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
             worked = "".join(f"{row.text()} {row.answer}\n\n" for row in dev[:shots])
-            for i, row in enumerate(_rows(options, subject, "test")):
+            for i, row in enumerate(_rows(options, subject, "test", read)):
                 docs.append(letter_doc(f"{subject}/{i}", subject, intro + worked + row.text(), row.answer))
         return spread(docs, options.limit)
 
 
-def _rows(options: LoadOptions, subject: str, split: str) -> Iterator[_Row]:
+def _rows(options: LoadOptions, subject: str, split: str, read: dict[Path, list[_Placed]]) -> Iterator[_Row]:
+    """The rows of a subject; ``read`` keeps those of files that hold all subjects."""
     if options.data is None:
-        for row in read_hub(*HUB, subject, split):
-            yield _Row(row["question"], tuple(row["choices"]), LETTERS[row["answer"]])
+        for i, row in enumerate(read_hub(*HUB, subject, split)):
+            yield _hub_row(row, f"{HUB[0]}, {subject}, {split}, row {i}")
         return
-    path = need_file(options.data / "mmlu" / split / f"{subject}_{split}.csv")
+    names = [f"{folder}/{split}/{subject}_{split}.csv" for folder in FOLDERS]
+    folders = [f"{folder}/{subject}" for folder in COPIES] + split_folders(COPIES, "all")
+    for path in published_or_copied(options.data, names, folders, split, HUB[0]):
+        if ".csv" in path.suffixes:
+            yield from _published(path)
+            continue
+        if path not in read:
+            read[path] = list(read_rows(path))
+        for where, row in read[path]:
+            if (row.get("subject") or subject) == subject:
+                yield _hub_row(row, where)
+
+
+def _published(path: Path) -> Iterator[_Row]:
     for line, (question, *choices, answer) in read_csv(path, 6):
         if answer not in LETTERS:
             raise UserError(f"{path}, line {line}: the answer is {answer!r}, not one of A, B, C, D")
         yield _Row(question, tuple(choices), answer)
+
+
+def _hub_row(row: dict[str, Any], where: str) -> _Row:
+    question, choices, answer = (row.get(key) for key in ("question", "choices", "answer"))
+    if not isinstance(question, str) or not isinstance(choices, list) or len(choices) != len(LETTERS):
+        raise UserError(f"{where}: not a 'question' with four 'choices'")
+    if not isinstance(answer, int) or answer not in range(len(LETTERS)):
+        raise UserError(f"{where}: the answer is {answer!r}, not one of 0, 1, 2, 3")
+    return _Row(question, tuple(choices), LETTERS[answer])

@@ -12,15 +12,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from eval.data import find_file, need_file, read_hub, read_json_list, read_jsonl, read_labels
+from eval.data import find_file, read_hub, read_labels, read_rows
 from eval.docs import Doc
+from eval.hub_copy import published_or_copied, split_folders
 from eval.tasks.base import ExactMatch, LoadOptions, Scoring, shots_of, spread
 from orin_runner.errors import UserError
 
 Row = dict[str, Any]
+LABELS = {"label", "correct"}
+"""Keys that a label has where it stands in its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Part:
 
     Attributes:
         group: what they are called in the results.
-        files: below ``--data``; the first one there is read.
+        files: published names in the task's folders; the first one there is read.
         worked_files: the same for worked examples.
         split, worked_split: the same on the hub.
     """
@@ -61,10 +65,12 @@ class MultipleChoice(ExactMatch, ABC):
 
     Attributes:
         hub: repository, revision and configuration on the hub.
+        folders: below ``--data``, where published files may lie, besides the one with the task's name.
         cue: what stands between question and answer.
         scoring: the harness's way.
         choice_names: what the choices are called in results, letters where empty.
-        labels_apart: whether the published labels lie in a file of their own beside the rows, one a line.
+        labels_apart: whether the published labels lie in a file of their own beside the rows, one a line. (Copies whose
+            rows have a label are read, too.)
     """
 
     name: str
@@ -75,6 +81,7 @@ class MultipleChoice(ExactMatch, ABC):
     source: str
     licence: str
     hub: tuple[str, str, str | None]
+    folders: tuple[str, ...] = ()
     parts: tuple[Part, ...]
     cue = "\nAnswer:"
     scoring: Scoring = "text"
@@ -150,15 +157,25 @@ class MultipleChoice(ExactMatch, ABC):
             for i, row in enumerate(read_hub(repository, revision, config, split)):
                 yield f"{repository}, {split}, row {i}", row
             return
-        path = find_file(options.data, *files)
-        rows = read_json_list(path) if ".json" in path.suffixes else read_jsonl(path)
-        if not self.labels_apart:
-            yield from ((f"{path}, line {line}", row) for line, row in rows)
-            return
-        found = list(rows)
-        labels = read_labels(need_file(path.with_name(path.name.split(".")[0] + "-labels.lst")), len(found))
-        for (line, row), label in zip(found, labels, strict=True):
-            yield f"{path}, line {line}", {**row, "label": label}
+        for path in self._paths(options.data, files, split):
+            yield from _with_labels(path) if self.labels_apart else read_rows(path)
+
+    def _paths(self, data: Path, files: tuple[str, ...], split: str) -> list[Path]:
+        """The published file, or the files of the split in a copy of the hub's repository."""
+        repository, _, config = self.hub
+        folders = (self.name, *self.folders)
+        names = [f"{folder}/{name}" for name in files for folder in folders]
+        copies = (*folders, repository, repository.partition("/")[2])
+        return published_or_copied(data, names, split_folders(copies, config), split, repository)
+
+
+def _with_labels(path: Path) -> list[tuple[str, Row]]:
+    """The rows of a file, with their labels from the file beside it where they have none."""
+    rows = list(read_rows(path))
+    if not rows or LABELS & rows[0][1].keys():
+        return rows
+    labels = read_labels(find_file(path.parent, f"{path.name.split('.')[0]}-labels.lst"), len(rows))
+    return [(where, {**row, "label": label}) for (where, row), label in zip(rows, labels, strict=True)]
 
 
 def _numbers(item: Item) -> tuple[str, ...]:
@@ -211,17 +228,15 @@ def labelled(row: Row) -> tuple[str, tuple[str, ...], int]:
         KeyError, ValueError: the row has another form.
     """
     question = row.get("question")
-    if isinstance(question, dict):
-        stem, listed = text(question, "stem"), question["choices"]
-        if not isinstance(listed, list) or not all(isinstance(choice, dict) for choice in listed):
-            raise ValueError("'choices' is not a list of objects")
+    inner = question if isinstance(question, dict) else row
+    stem = text(inner, next((key for key in ("stem", "question_stem") if key in inner), "question"))
+    listed = inner["choices"]
+    if isinstance(listed, dict):
+        choices, labels = texts(listed, "text"), list(texts(listed, "label"))
+    elif isinstance(listed, list) and all(isinstance(choice, dict) for choice in listed):
         choices, labels = tuple(text(c, "text") for c in listed), [text(c, "label") for c in listed]
     else:
-        stem = text(row, "question_stem" if "question_stem" in row else "question")
-        columns = row["choices"]
-        if not isinstance(columns, dict):
-            raise ValueError("'choices' has no columns")  # noqa: TRY004 - a row's fault, not a caller's
-        choices, labels = texts(columns, "text"), list(texts(columns, "label"))
+        raise ValueError("'choices' is neither a list of objects nor an object of lists")
     answer = text(row, "answerKey").strip()
     if answer not in labels:
         raise ValueError(f"the answer is {answer!r}, not one of {', '.join(labels)}")

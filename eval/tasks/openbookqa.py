@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, labelled
 
-FOLDERS = ("openbookqa", "openbookqa/Data/Main", "OpenBookQA-V1-Sep2018/Data/Main")
-
 
 class OpenBookQA(MultipleChoice):
     """Whole choices by default."""
@@ -25,14 +23,12 @@ class OpenBookQA(MultipleChoice):
     licence = "Apache-2.0"
     phi3_shots: int | None = 10
     hub = ("allenai/openbookqa", "388097ea7776314e93a529163e0fea805b8a6454", "main")
-    parts = (
-        Part(
-            "test",
-            tuple(f"{folder}/test.jsonl" for folder in FOLDERS),
-            (*(f"{folder}/train.jsonl" for folder in FOLDERS), "openbookqa/train_first300.jsonl"),
-            "test",
-        ),
+    folders = (
+        "openbookqa/Data/Main",
+        "OpenBookQA-V1-Sep2018/Data/Main",
+        "openbookqa/OpenBookQA-V1-Sep2018/Data/Main",
     )
+    parts = (Part("test", ("test.jsonl",), ("train.jsonl", "train_first300.jsonl"), "test"),)
     cue = ""
 
     def item(self, row: Row) -> Item:

@@ -24,14 +24,8 @@ class PIQA(MultipleChoice):
     licence = "AFL-3.0"
     phi3_shots: int | None = 5
     hub = ("baber/piqa", "142f6d7367fd9877f0fb3b5734ea6a545f54cdd1", None)
-    parts = (
-        Part(
-            "validation",
-            ("piqa/valid.jsonl", "piqa/dev.jsonl", "physicaliqa-train-dev/dev.jsonl"),
-            ("piqa/train.jsonl", "physicaliqa-train-dev/train.jsonl"),
-            "validation",
-        ),
-    )
+    folders = ("piqa/data", "physicaliqa-train-dev", "piqa/physicaliqa-train-dev")
+    parts = (Part("validation", ("valid.jsonl", "dev.jsonl"), ("train.jsonl",), "validation"),)
     labels_apart = True
 
     def item(self, row: Row) -> Item:

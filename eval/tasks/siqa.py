@@ -2,7 +2,8 @@
 
 Data: https://leaderboard.allenai.org/socialiqa (CC BY 4.0), ``dev.jsonl`` and ``train.jsonl`` with rows
 ``{"context", "question", "answerA", "answerB", "answerC"}`` beside ``dev-labels.lst`` and ``train-labels.lst`` (1, 2,
-3); or ``lighteval/siqa`` on the hub. A worked row of the prompt:
+3), or the older ``socialIQa_v1.4_dev.jsonl``, whose rows have ``"correct": "A"``; or ``lighteval/siqa`` on the hub. A
+worked row of the prompt:
 
     Q: Tracy didn't go home that evening and resisted Riley's attacks. What does Tracy need to do before this?
     A: Find somewhere to go
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
 
+LETTERS = ("A", "B", "C")
+
 
 class SocialIQa(MultipleChoice):
     """Whole answers by default."""
@@ -25,11 +28,18 @@ class SocialIQa(MultipleChoice):
     licence = "CC BY 4.0"
     phi3_shots: int | None = 5
     hub = ("lighteval/siqa", "54c6a1f8cb6daf4f5abf24a601852612fb35eb25", None)
+    folders = (
+        "socialiqa-train-dev",
+        "siqa/socialiqa-train-dev",
+        "social_i_qa",
+        "socialIQa_v1.4",
+        "siqa/socialIQa_v1.4",
+    )
     parts = (
         Part(
             "validation",
-            ("siqa/dev.jsonl", "socialiqa-train-dev/dev.jsonl"),
-            ("siqa/train.jsonl", "socialiqa-train-dev/train.jsonl"),
+            ("dev.jsonl", "socialIQa_v1.4_dev.jsonl"),
+            ("train.jsonl", "socialIQa_v1.4_trn.jsonl"),
             "validation",
         ),
     )
@@ -37,5 +47,11 @@ class SocialIQa(MultipleChoice):
     labels_apart = True
 
     def item(self, row: Row) -> Item:
-        answers = tuple(text(row, f"answer{letter}") for letter in "ABC")
-        return Item(f"Q: {text(row, 'context')} {text(row, 'question')}", answers, (number(row, "label") - 1,))
+        answers = tuple(text(row, f"answer{letter}") for letter in LETTERS)
+        if "correct" not in row:
+            right = number(row, "label") - 1
+        elif row["correct"] in LETTERS:
+            right = LETTERS.index(row["correct"])
+        else:
+            raise ValueError(f"'correct' is {row['correct']!r}, not one of A, B, C")
+        return Item(f"Q: {text(row, 'context')} {text(row, 'question')}", answers, (right,))

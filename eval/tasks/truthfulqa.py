@@ -53,14 +53,8 @@ class TruthfulQA(MultipleChoice):
     metrics: tuple[str, ...] = ("mc2",)
     phi3_shots: int | None = 10
     hub = ("truthfulqa/truthful_qa", "741b8276f2d1982aa3d5b832d3ee81ed3b896490", "multiple_choice")
-    parts = (
-        Part(
-            "validation",
-            ("truthfulqa/mc_task.json", "truthfulqa/data/mc_task.json", "TruthfulQA/data/mc_task.json"),
-            (),
-            "validation",
-        ),
-    )
+    folders = ("truthfulqa", "truthfulqa/data", "TruthfulQA", "TruthfulQA/data")
+    parts = (Part("validation", ("mc_task.json",), (), "validation"),)
     cue = "\nA:"
 
     def load(self, options: LoadOptions) -> list[Doc]:

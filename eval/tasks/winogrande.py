@@ -22,7 +22,6 @@ from orin_runner.errors import UserError
 
 BLANK = "_"
 SIZES = ("xl", "l", "m", "s", "xs")
-FOLDERS = ("winogrande", "winogrande_1.1")
 
 
 class WinoGrande(MultipleChoice):
@@ -36,14 +35,8 @@ class WinoGrande(MultipleChoice):
     metrics: tuple[str, ...] = ("acc",)
     phi3_shots: int | None = 5
     hub = ("allenai/winogrande", "01e74176c63542e6b0bcb004dcdea22d94fb67b5", "winogrande_xl")
-    parts = (
-        Part(
-            "validation",
-            tuple(f"{folder}/dev.jsonl" for folder in FOLDERS),
-            tuple(f"{folder}/train_{size}.jsonl" for size in SIZES for folder in FOLDERS),
-            "validation",
-        ),
-    )
+    folders = ("winogrande_1.1", "winogrande/winogrande_1.1", "winogrande/data")
+    parts = (Part("validation", ("dev.jsonl",), tuple(f"train_{size}.jsonl" for size in SIZES), "validation"),)
 
     choice_names = ("1", "2")
 
@@ -56,7 +49,7 @@ class WinoGrande(MultipleChoice):
         sentence = text(row, "sentence")
         if BLANK not in sentence:
             raise ValueError(f"'sentence' has no {BLANK!r}")
-        if row["answer"] not in ("1", "2"):
+        if str(row["answer"]) not in {"1", "2"}:
             raise ValueError(f"the answer is {row['answer']!r}, not '1' or '2'")
         return Item(sentence, (text(row, "option1"), text(row, "option2")), (number(row, "answer") - 1,))
 
