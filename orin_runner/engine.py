@@ -178,30 +178,28 @@ class Engine:
         self, stream: StreamPass, plan: Probes, scorer: RowScorer, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Result] | Progress]:
         before = time.perf_counter()
-        drafts = [
-            Draft(
-                i,
-                request,
-                min(request.max_new_tokens, self._n_positions - len(request.prompt)),
-                self._decoder.backend.piece,
-            )
-            for i, request in enumerate(requests)
-            if isinstance(request, GenerateRequest)
-        ]
+        drafts: dict[tuple[object, ...], Draft] = {}
+        twins: dict[int, list[int]] = {}  # a text is a function of what is asked, candidates apart: once is enough
+        for i, request in enumerate(requests):
+            if isinstance(request, GenerateRequest):
+                key = (request.prompt.tobytes(), request.stop, request.max_new_tokens, request.until)
+                limit = min(request.max_new_tokens, self._n_positions - len(request.prompt))
+                draft = drafts.setdefault(key, Draft(i, request, limit, self._decoder.backend.piece))
+                twins.setdefault(draft.index, []).append(i)
         if not drafts:
             return
         before_tokens = self._decoder.stats.tokens
         greedy = Greedy(self._decoder, self._budget, self._n_chunk, self.stats.noise, scorer)
         unfinished = []
-        for draft in drafts:
+        for draft in drafts.values():
             rows = plan.candidate_rows(draft.index, stream)
             greedy.verify(draft, stream.facts, plan.candidates(draft.index), rows)
             if draft.finished:
-                yield draft.index, draft.result()
+                yield from ((i, draft.result()) for i in twins[draft.index])
             else:
                 unfinished.append(draft)
         for draft in greedy.finish(unfinished):
-            yield draft.index, draft.result()
+            yield from ((i, draft.result()) for i in twins[draft.index])
         self.stats.noise = greedy.noise
         self.stats.settled, self.stats.settle_s = greedy.settled, greedy.settle_s
         self.stats.checked += greedy.settled_tokens

@@ -234,6 +234,27 @@ def test_a_stop_text_ends_the_text_with_the_token_that_completes_it(seed: int, d
         assert result.decode_steps <= len(result.tokens)
 
 
+def test_a_text_asked_for_twice_is_decoded_once() -> None:
+    """Equal prompts with equal limits and stops; another limit is another text."""
+    rng = random.Random(4)
+    once = [replace(request, candidates=()) for request in generate_requests(rng, 6, 0)]
+    shorter = [replace(request, max_new_tokens=1) for request in once]
+    computed = []
+    for requests in (once, [*once, *once, *once]):
+        engine, context = engine_for(requests, random.Random(1))
+        texts = [r.tokens.tolist() for r in answers(engine, requests) if isinstance(r, Generated)]
+        assert texts == texts[:6] * (len(requests) // 6)
+        computed.append(context.computed)
+    assert computed[0] == computed[1]
+    engine, _ = engine_for([*once, *shorter], random.Random(1))
+    found = answers(engine, [*once, *shorter])
+    for request, text, start in zip(once, found[:6], found[6:], strict=True):
+        assert isinstance(text, Generated)
+        assert isinstance(start, Generated)
+        expected = greedy(request.prompt, STOP, request.max_new_tokens, 0)
+        assert (text.tokens.tolist(), start.tokens.tolist()) == (expected, expected[:1])
+
+
 def test_stop_texts_save_decode_steps() -> None:
     """In verified candidates as well as in decoding: with "a", "b" and "c" few texts outlive their first tokens."""
     rng = random.Random(3)
