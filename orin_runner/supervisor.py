@@ -67,6 +67,7 @@ class Supervisor:
         self._target = target
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._owed = False  # the worker has more to say about requests it was sent
         self.stats = RunStats()
         self.deaths = 0
         self.plan: MemoryPlan
@@ -137,6 +138,8 @@ class Supervisor:
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
         """Answer every request exactly once, whatever happens to the workers.
 
+        A run that is not read to its end is computed to its end all the same before the next one begins.
+
         Raises:
             WorkerDiedError: workers keep dying without answering anything.
         """
@@ -151,7 +154,10 @@ class Supervisor:
                 if self._process is None:
                     self.start()
                 assert self._connection is not None
+                if self._owed:  # the last run was not read to its end
+                    next(message for message in self._messages() if isinstance(message, Done))
                 self._connection.send([open_requests[i] for i in order])
+                self._owed = True
                 for message in self._messages():
                     if isinstance(message, Answers):
                         for k, result in message.results:
@@ -162,6 +168,7 @@ class Supervisor:
                             computed = message.progress.computed
                             yield replace(first, computed=lost + computed)
                     elif isinstance(message, Done):
+                        self._owed = False
                         stats = message.stats
                         self.stats = replace(
                             stats,
@@ -186,7 +193,9 @@ class Supervisor:
         assert self._connection is not None
         try:
             self._connection.send(MeasureLimit())
-            return next((found for found in self._messages() if isinstance(found, PromptRate)), None)
+            rate = next(found for found in self._messages() if isinstance(found, PromptRate))
+            self._owed = False  # it has been read past
+            return rate
         except (_WorkerLostError, BrokenPipeError):
             return None
 
@@ -210,6 +219,7 @@ class Supervisor:
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         self._process = None
+        self._owed = False
         self.deaths += 1
         if in_vain >= MAX_DEATHS_WITHOUT_PROGRESS:
             raise WorkerDiedError(f"the engine died {in_vain} times in a row without an answer (last: {how}, {when})")

@@ -121,7 +121,8 @@ class TextGeneration:
         _check(arguments)
         full = return_full_text is None or return_full_text
         if isinstance(inputs, str) or _is_chat(inputs):
-            return next(self._answers([inputs], max_new_tokens, full))
+            (row,) = self._answers([inputs], max_new_tokens, full)
+            return row
         if isinstance(inputs, list | tuple):
             return list(self._answers(inputs, max_new_tokens, full))
         return self._answers(inputs, max_new_tokens, full)

@@ -83,6 +83,11 @@ def test_a_worker_measures_and_goes_on() -> None:
             assert rate is not None
             assert rate.tokens == rate.calls * N_BATCH
             assert rate.calls >= 3
+        left = supervisor.run(requests)
+        next(left)
+        left.close()
+        assert supervisor.measure_limit() is not None
+        assert len([event for event in supervisor.run(requests) if not isinstance(event, Progress)]) == 12
 
 
 def test_a_worker_that_dies_of_it_costs_no_answer() -> None:

@@ -44,9 +44,13 @@ def requests_of(rng: random.Random) -> list[Request]:
     return found
 
 
-def run(requests: list[Request], cache: PromptCache | None, window: int = 0) -> tuple[list[Result], RunStats]:
-    context = FakeContext(96, n_seq=12, n_batch=16, n_ubatch=8, n_outputs=8, window=window)
-    engine = Engine([context], BUDGET, n_chunk=4, n_positions=64, cache=cache)
+def run(
+    requests: list[Request], cache: PromptCache | None, window: int = 0, n_contexts: int = 1
+) -> tuple[list[Result], RunStats]:
+    sizes = {"n_seq": 12, "n_batch": 16, "n_ubatch": 8, "n_outputs": 8, "window": window}
+    engine = Engine(
+        [FakeContext(96, **sizes) for _ in range(n_contexts)], BUDGET, n_chunk=4, n_positions=64, cache=cache
+    )
     found = dict(event for event in engine.run(requests) if not isinstance(event, Progress))
     return [found[i] for i in range(len(requests))], engine.stats
 
@@ -77,6 +81,22 @@ def test_same_answers_with_less_to_compute(tmp_path: Path, seed: int, window: in
     assert bool(second_stats.restored) == bool(first_cache.saved_states)
     # Prefixes of fewer than MIN_TOKENS that two bases share are in both states.
     assert stats.unique - second_stats.restored <= second_stats.computed < stats.unique + (not second_stats.restored)
+
+
+@pytest.mark.parametrize("window", [0, 12])
+@pytest.mark.parametrize("seed", range(12))
+def test_two_contexts_share_the_states(tmp_path: Path, seed: int, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one context saved two restore, each for its half of the tree, and the other way round."""
+    monkeypatch.setattr(stream, "MOST_AGAIN", 1.0)
+    requests = requests_of(random.Random(seed))
+    expected, _ = run(requests, None, window)
+    for first, second in ((1, 2), (2, 1)):
+        folder = tmp_path / str(first)
+        cache = cache_in(folder)
+        assert same(expected, run(requests, cache, window, first)[0])
+        found, stats = run(requests, cache_in(folder), window, second)
+        assert same(expected, found)
+        assert bool(stats.restored) == bool(cache.saved_states)
 
 
 def saved(folder: Path) -> tuple[list[Request], list[Result]]:

@@ -74,6 +74,24 @@ def test_an_undisturbed_worker() -> None:
     assert supervisor.stats.computed == supervisor.stats.unique > 0
 
 
+def test_a_run_that_is_left_early_does_not_answer_for_the_next() -> None:
+    """What the worker still says about the first requests is not taken for answers to the others."""
+    requests = score_requests(random.Random(3), 40)
+    with Supervisor(job(Path("unused")), lambda _: None, target=serve) as supervisor:
+        supervisor.start()
+        left = supervisor.run(requests)
+        next(event for event in left if not isinstance(event, Progress))
+        left.close()
+        for part in (requests[:3], requests[3:6]):
+            answers = dict(event for event in supervisor.run(part) if not isinstance(event, Progress))
+            assert sorted(answers) == [0, 1, 2]
+            for i, result in answers.items():
+                assert isinstance(result, Scored)
+                row = reference(part[i].prompt.tolist(), N_VOCAB)
+                expected = log_softmax(row)[part[i].continuations[0][0]]
+                assert result.logprobs[0][0] == pytest.approx(expected, abs=1e-5)
+
+
 def test_two_deaths_lose_and_repeat_nothing() -> None:
     """SIGABRT as llama.cpp dies, SIGKILL as the kernel kills: the rest goes on with half the memory each time."""
     notes: list[str] = []
