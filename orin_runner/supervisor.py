@@ -194,10 +194,10 @@ class Supervisor:
         try:
             self._connection.send(MeasureLimit())
             rate = next(found for found in self._messages() if isinstance(found, PromptRate))
-            self._owed = False  # it has been read past
-            return rate
         except (_WorkerLostError, BrokenPipeError):
             return None
+        self._owed = False  # it has been read past
+        return rate
 
     def _messages(self) -> Iterator[Message]:
         assert self._connection is not None
