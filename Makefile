@@ -1,6 +1,6 @@
 # make run      evaluate the tiny model end to end: environment, llama.cpp, conversion with proof, exam, comparison
 # make test     lint, types and all tests but the slow ones, the Hugging Face reference recomputed
-# make test-slow  those that take minutes: every task on all rows that ORIN_DATA has, transformers item by item
+# make test-slow  those that take many minutes: every task, and the harness's prompts, on all rows that ORIN_DATA has
 # make convert  MODEL=folder-or-hub-id OUT=file.gguf   a checkpoint to GGUF, and the default of orin-run from then on
 # make bench    this engine, llama.cpp one prompt at a time and transformers, side by side (minutes)
 # make bench-gpu DATA=... TOKENIZER=... TOOLS=...   a random 14 B model on a GPU against transformers and llama.cpp's tools

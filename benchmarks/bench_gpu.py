@@ -2,10 +2,10 @@
 
     python benchmarks/bench_gpu.py --data DIR --tokenizer DIR --tools DIR [--work DIR] [--parts matmul,letters,...]
 
-Each part runs in a process of its own under a time limit, prints what it finds at once and appends it to results.json
-in the work folder; a part that fails or is cut short says so and the others go on. ``--rounds 3`` runs the parts three
-times over, interleaved, and prints medians. ``--small`` rehearses everything on a
-CPU with a model a hundredth of the width. The parts:
+Each part runs in a process of its own under a time limit, prints what it finds at once and appends it to a file of
+results in the work folder; a part that fails or is cut short says so and the others go on. ``--rounds 3`` runs them
+three times over, interleaved, and prints medians. ``--small`` rehearses everything on a CPU with a model a hundredth of
+the width. The parts:
 
     model       random weights into a GGUF (BF16; ``--type F16`` for the other)
     matmul      the device's matrix-product rate, burst and sustained for 5 s
@@ -366,6 +366,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="of all parts, one after another; medians at the end")
     parser.add_argument("--small", action="store_true", help="rehearse on a CPU")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--started", default=time.strftime("%Y%m%d-%H%M%S"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(args)
@@ -375,7 +376,7 @@ def main() -> None:
     for part in args.parts.split(",") * args.rounds:
         before = time.perf_counter()
         print(f"== {part}", flush=True)
-        command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
+        command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--started", args.started]
         child = subprocess.Popen(command, start_new_session=True)
         try:
             code = child.wait(timeout=LIMITS.get(part, 90))

@@ -25,7 +25,7 @@ class Bench:
         self.args = args
         self.work: Path = args.work
         self.model = args.work / f"random-{args.type.lower()}.gguf"
-        self.results = args.work / "results.json"
+        self.results = args.work / f"results-{args.started}.json"
 
     def record(self, **values: Any) -> None:
         """Print and keep named results, those of every round."""

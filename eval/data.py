@@ -63,11 +63,15 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, object) for every entry of a JSON list.
+    """(number from 1, object) for every entry of a JSON list, or of JSON lines in a file with that name.
 
     Raises:
         UserError: the file is not a JSON list of objects.
     """
+    first = next((line.lstrip() for line in text_lines(path) if line.strip()), "")
+    if first.startswith("{"):  # Dataset.to_json("x.json") writes lines
+        yield from read_jsonl(path)
+        return
     rows = _json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path} is not a list of JSON objects")

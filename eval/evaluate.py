@@ -15,7 +15,7 @@ from eval.tasks.base import LoadOptions, Task, in_chat
 from eval.tasks.multiple_choice import MultipleChoice
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
-from orin_runner.requests import Generated, Request, Result, context_tokens, longest_path
+from orin_runner.requests import Generated, Request, Result, Unfit, context_tokens, longest_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Runner(Protocol):
 
     stats: RunStats
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]: ...
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result | Unfit] | Progress]: ...
 
 
 def evaluate(
@@ -152,7 +152,10 @@ def evaluate(
             else:
                 before = time.perf_counter()
                 i, result = asked[event[0]], event[1]
-                prediction = predict(task, questions[i], result, encoder)
+                if isinstance(result, Unfit):
+                    prediction = unanswered(task, questions[i], result.reason)
+                else:
+                    prediction = predict(task, questions[i], result, encoder)
                 if isinstance(result, Generated):
                     texts.append(result)
                 writer.write(prediction)
@@ -166,7 +169,7 @@ def evaluate(
     if missing and not interrupted:
         raise RuntimeError(f"{missing} of {len(questions)} requests came back unanswered")
     stats = runner.stats
-    if missing:
+    if interrupted:  # perhaps after the last answer, in the self-check: the runner's statistics are not complete
         stats = replace(stats, sent=sent, unique=unique, computed=computed)
     ordered = [predictions[i] for i in sorted(predictions)]
     near = sum(p.margin is not None and p.margin < stats.near_tie for p in ordered)
@@ -186,7 +189,7 @@ def evaluate(
             "decode_steps_per_text": sum(text.decode_steps for text in texts) / len(texts),
             "drafted_share": sum(text.drafted for text in texts) / max(1, sum(len(text.tokens) for text in texts)),
         }
-    return {**section, "unanswered": missing} if missing else section
+    return {**section, "unanswered": missing} if interrupted else section
 
 
 def device_section(stats: RunStats) -> dict[str, float]:

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
-from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
+from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens, Unfit
 from orin_runner.requests import context_tokens as needed_tokens
 from orin_runner.text_generation import GREEDY
 from orin_runner.tokenizer import Tokenizer
@@ -68,7 +68,7 @@ class Runner(Protocol):
     stats: RunStats
     limit: int
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]: ...
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result | Unfit] | Progress]: ...
     def close(self) -> None: ...
 
 
@@ -242,9 +242,13 @@ class HarnessModel(LM):  # type: ignore[misc]
         runner = self._runner_for(max(needed_tokens(request) for request in asked), asked)
         with tqdm(total=len(asked), desc=label, unit=" requests") as bar:
             for event in runner.run(asked):
-                if not isinstance(event, Progress):
-                    bar.update()
-                    yield event
+                if isinstance(event, Progress):
+                    continue
+                i, result = event
+                if isinstance(result, Unfit):
+                    raise MemoryError(f"request {i + 1} {result.reason}")
+                bar.update()
+                yield i, result
         for name in self.tokens:
             self.tokens[name] += getattr(runner.stats, name)
 

@@ -62,8 +62,11 @@ def split_files(data: Path, folders: Sequence[str], split: str) -> list[Path]:
 
 
 def _check_shards(paths: list[Path]) -> None:
-    match = SHARD.search(paths[0].name)
-    if match and [SHARD.findall(path.name)[-1] for path in paths] != [
-        (f"{i:0{len(match[1])}}", match[2]) for i in range(int(match[2]))
-    ]:
-        raise UserError(f"{paths[0].parent} does not hold all parts of {paths[0].name}", "download it again")
+    shards = [match.groups() for path in paths if (match := SHARD.search(path.name))]
+    if not shards:
+        return
+    width, n = len(shards[0][0]), shards[0][1]
+    if len(shards) != len(paths) or shards != [(f"{i:0{width}}", n) for i in range(int(n))]:
+        raise UserError(
+            f"{paths[0].parent} does not hold all parts of {paths[0].name}, and nothing else", "download it again"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.data import first_file, lines_of
@@ -38,13 +39,17 @@ PUBLISHED = {
 """Per task, sha256 of files under ``--data`` as they were published, unpacked. Not every publisher's are known."""
 
 
-def changed_files(task: str, data: Path | None) -> list[str]:
-    """A line for each of the task's files under ``data`` that is not the published one; such numbers may differ."""
+def changed_files(task: str, data: Path | None, folders: Sequence[str] = ()) -> list[str]:
+    """A line for each of the task's files under ``data`` that is not the published one; such numbers may differ.
+
+    Args:
+        folders: where the task's files may lie besides the folder with its name (``MultipleChoice.folders``).
+    """
     if data is None:
         return []
     lines = []
     for name, published in PUBLISHED.get(task, {}).items():
-        path = first_file(data, name)
+        path = first_file(data, name, *(f"{folder}/{Path(name).name}" for folder in folders))
         if path is not None:
             found = _sha256(path)
             if found != published:

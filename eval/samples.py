@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from orin_runner.errors import UserError
 from orin_runner.files import drop_torn_line
 
 SAMPLES = "samples.jsonl"
@@ -46,23 +45,22 @@ class Sample:
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
-    """All whole lines of ``path``; none where there is no such file (runs before there were samples).
+    """All samples of ``path``; none where there is no such file (runs before there were samples).
 
-    Raises:
-        UserError: a line is no sample.
+    A line that is none, as a full disk may leave one, is left out: no result needs it.
     """
     if not path.exists():
         return ()
     names = {field.name for field in fields(Sample)}
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), 1):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         if not line.endswith("\n"):
             break  # still being written, or torn
         try:
             row = json.loads(line)
             found.append(Sample(**{name: row[name] for name in names}))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{path}, line {number}: not a sample", "remove it; no result needs it") from error
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
     return tuple(found)
 
 

@@ -383,7 +383,7 @@ def main() -> None:
 def _chosen(names: Sequence[str], data: Path | None) -> list[Task]:
     """The tasks of these names, each once; files that are not the published ones are reported."""
     for name in dict.fromkeys(names):
-        for line in changed_files(name, data):
+        for line in changed_files(name, data, getattr(get_task(name), "folders", ())):
             notes.warn(line)
     return [get_task(name) for name in dict.fromkeys(names)]
 

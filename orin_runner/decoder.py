@@ -51,9 +51,10 @@ class DecodeStats:
         rows: logit rows read.
         submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation.
         wait_s: waiting for logits.
-        idle_s: no batch was submitted and unfinished: the device had nothing to do. An upper bound, as a batch that
-            did not have to be waited for is counted as finished when its submission returned.
-        busy_until: until when the device is known to have had something to do.
+        idle_s: no batch had been submitted or was being submitted: between calls. What llama.cpp takes within a call
+            before the device begins is in ``submit_s``; with two contexts the device computes for the other meanwhile.
+            A batch that did not have to be waited for is counted as finished when its submission returned.
+        busy_until: the end of the last time in which some batch was submitted.
     """
 
     tokens: int = 0
@@ -65,7 +66,7 @@ class DecodeStats:
     busy_until: float | None = None
 
     def busy(self, start: float, end: float) -> None:
-        """The device had something to do from ``start`` to ``end``."""
+        """A batch was submitted from ``start`` on and done at ``end``; those of two contexts overlap."""
         if self.busy_until is not None:
             self.idle_s += max(0.0, start - self.busy_until)
         self.busy_until = max(self.busy_until or end, end)

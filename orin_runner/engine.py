@@ -179,10 +179,11 @@ class Engine:
     ) -> Iterator[tuple[int, Result] | Progress]:
         before = time.perf_counter()
         drafts: dict[tuple[object, ...], Draft] = {}
-        twins: dict[int, list[int]] = {}  # a text is a function of what is asked, candidates apart: once is enough
+        twins: dict[int, list[int]] = {}  # equal prompts with equal candidates, limits and stops: once is enough
         for i, request in enumerate(requests):
             if isinstance(request, GenerateRequest):
-                key = (request.prompt.tobytes(), request.stop, request.max_new_tokens, request.until)
+                texts = tuple(text.tobytes() for text in (request.prompt, *request.candidates))
+                key = (texts, request.stop, request.max_new_tokens, request.until)
                 limit = min(request.max_new_tokens, self._n_positions - len(request.prompt))
                 draft = drafts.setdefault(key, Draft(i, request, limit, self._decoder.backend.piece))
                 twins.setdefault(draft.index, []).append(i)

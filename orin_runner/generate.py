@@ -36,7 +36,8 @@ FIRST_GUESS = 16
 """Tokens a text is expected to have before any has been finished; only the pace of admission depends on it."""
 
 SAMPLES = 8
-"""Rows of the first decode calls that are computed again, alone, to measure the noise of decoding ..."""
+"""Rows of the first decode calls that are computed again, alone, to measure the noise of decoding: half of them rows of
+prompts, half of decode steps, whose batches have other shapes ..."""
 SAMPLED_SHARE = 1 / 8
 """... and of a short run's texts no more than this share, though at least half of ``SAMPLES``."""
 
@@ -149,7 +150,7 @@ class Greedy:
         self.settled = 0
         self.settled_tokens = 0
         self.settle_s = 0.0
-        self._samples: list[tuple[Row, Tokens]] | None = None
+        self._samples: dict[str, list[tuple[Row, Tokens]]] | None = None
         self._n_samples = SAMPLES
 
     def verify(
@@ -217,13 +218,13 @@ class Greedy:
         """Decode on probation as many as run side by side: what the noise of decoding is shows only afterwards."""
         n_tokens = np.cumsum([len(draft.prefix()) for draft in drafts])
         some = drafts[: max(SAMPLES, int(np.searchsorted(n_tokens, self._budget.n_cells, side="right")))]
-        self._samples = []
+        self._samples = {"prompts": [], "steps": []}
         self._n_samples = max(SAMPLES // 2, min(SAMPLES, round(SAMPLED_SHARE * len(some))))
         ended: list[Draft] = []
         waiting = _drain(self._round(some, ended), ended)
         samples, self._samples = self._samples, None
         before = self._decoder.stats.tokens
-        for seen, row in self._alone(samples):
+        for seen, row in self._alone([*samples["prompts"], *samples["steps"]]):
             self.noise = max(self.noise, largest_difference(row, seen))
         self.settled_tokens += self._decoder.stats.tokens - before
         for draft in [*ended, *waiting]:
@@ -293,8 +294,10 @@ class Greedy:
             rows = decoder.rows(batch.n_outputs)
             facts = self._scorer.facts(rows)
             if self._samples is not None:
-                owners = [item.draft for item in running] + [by_path[p] for p, _ in (filled.retained if filled else ())]
-                self._sample(owners, rows)
+                self._sample("steps", [item.draft for item in running], rows)
+                self._sample(
+                    "prompts", [by_path[p] for p, _ in (filled.retained if filled else ())], rows[len(running) :]
+                )
             went_on: list[_Running] = []
             ended: list[Draft] = []
             for k, item in enumerate(running):
@@ -321,12 +324,12 @@ class Greedy:
         decoder.backend.clear()
         return left_out
 
-    def _sample(self, owners: Sequence[Draft], rows: npt.NDArray[np.float32]) -> None:
+    def _sample(self, of: str, owners: Sequence[Draft], rows: npt.NDArray[np.float32]) -> None:
         """Keep some rows of a batch and what they follow, to compare them with the same rows alone."""
         assert self._samples is not None
         for k in sorted({len(owners) // 4, len(owners) // 2, 3 * len(owners) // 4} if owners else ()):
-            if len(self._samples) < self._n_samples:
-                self._samples.append((rows[k].copy(), owners[k].prefix()))
+            if len(self._samples[of]) < self._n_samples // 2:
+                self._samples[of].append((rows[k].copy(), owners[k].prefix()))
 
     def _step(self, draft: Draft, facts: RowFacts, row: int) -> bool:
         """Accept the row's argmax. Whether the draft needs another decode step."""

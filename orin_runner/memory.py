@@ -96,16 +96,18 @@ class Needs:
         row_share: output rows per computed token, at most 1.
         generated: whether texts may have to be decoded, many at once.
         tokens: tokens of all requests, which the host holds.
+        divisible: there is a tree pass, and two contexts can share its tree.
     """
 
     longest: int
     row_share: float = 0.0
     generated: bool = False
     tokens: int = 0
+    divisible: bool = False
 
 
-def needs_of(requests: Sequence[Request]) -> Needs:
-    """What all of ``requests`` together ask of a context."""
+def needs_of(requests: Sequence[Request], *, draft: bool = True) -> Needs:
+    """What all of ``requests`` together ask of a context; ``draft``: candidates are verified."""
     rows = fresh = tokens = 0
     for request in requests:
         paths = request.candidates if isinstance(request, GenerateRequest) else request.continuations
@@ -116,12 +118,20 @@ def needs_of(requests: Sequence[Request]) -> Needs:
             rows += 1 + sum(len(path) for path in paths)
         fresh += sum(len(path) - isinstance(request, ScoreRequest) for path in paths)
         tokens += len(request.prompt) + sum(len(path) for path in paths)
-    computed = fresh + TokenTree([request.prompt for request in requests if len(request.prompt)]).n_unique
+    prompts = [request.prompt for request in requests if len(request.prompt)]
+    passed = [
+        request.prompt
+        for request in requests
+        if len(request.prompt) and (isinstance(request, ScoreRequest) or (draft and request.candidates))
+    ]
+    tree = TokenTree(prompts)
+    computed = fresh + tree.n_unique
     return Needs(
         longest=max((context_tokens(request) for request in requests), default=1),
         row_share=rows / max(computed, 1),
         generated=any(isinstance(request, GenerateRequest) for request in requests),
         tokens=tokens,
+        divisible=(tree if len(passed) == len(prompts) else TokenTree(passed)).middle() > 0,
     )
 
 
@@ -265,7 +275,7 @@ def _candidates(
     longest = min(needs.longest, file.n_ctx_train)
     # While a GPU computes for one context, llama.cpp prepares the other's next batch, 13 ms on an H100's host. A Jetson
     # takes seconds for a batch: there the memory is worth more. A CPU computes within the call.
-    pair = device.cuda and not device.unified and needs.tokens > 2 * PAIR_BATCH
+    pair = device.cuda and not device.unified and needs.divisible and needs.tokens > 2 * PAIR_BATCH
     for n_contexts, n_batch in [(2, PAIR_BATCH)] * pair + [(1, n_batch) for n_batch in BATCHES]:
         # A quarter more rows than average, so that dense stretches of the tree do not cut batches short.
         rows = min(n_batch, max(LLAMA_MAX_SEQ, math.ceil(1.25 * needs.row_share * n_batch)))

@@ -52,8 +52,8 @@ class Meter:
         # Unbuffered: on disk with each line, and nothing left to fail when it is closed.
         self._file = path.open("ab", buffering=0)
         self._started = clock()
-        self._task: str | None = None
-        self._progress: tuple[int, float, int] = (0, 0.0, 0)  # tokens computed, since when, items done
+        # Task, tokens computed, since when, items done: one value, so that the thread never sees half of a change.
+        self._progress: tuple[str | None, int, float, int] = (None, 0, 0.0, 0)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="meter", daemon=True)
@@ -65,13 +65,13 @@ class Meter:
     def begin(self, task: str) -> None:
         """From now on ``task`` is being asked. Samples on both sides, so that no token falls between two tasks."""
         self._sample()
-        self._task, self._progress = task, (0, self._seconds(), 0)
+        self._progress = (task, 0, self._seconds(), 0)
         self._sample()
 
     def update(self, computed: int, done: int) -> None:
         """How far the task is: tokens computed, items done. Only remembers it."""
-        before, since, _ = self._progress
-        self._progress = (computed, since if computed == before else self._seconds(), done)
+        task, before, since, _ = self._progress
+        self._progress = (task, computed, since if computed == before else self._seconds(), done)
 
     def __enter__(self) -> Meter:
         self._sample()
@@ -98,12 +98,12 @@ class Meter:
         with self._lock:
             if self.failure is not None:
                 return
-            computed, since, done = self._progress
+            task, computed, since, done = self._progress
             now = self._sensors.read()
             sample = Sample(
                 part=self._part,
                 seconds=round(self._seconds(), 3),
-                task=self._task,
+                task=task,
                 computed=computed,
                 computed_at=round(since, 3),
                 done=done,

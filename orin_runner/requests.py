@@ -90,6 +90,13 @@ class Generated:
     drafted: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """In place of a result: memory has become too short for the request in mid-run. ``reason`` says by how much."""
+
+    reason: str
+
+
 def longest_path(request: ScoreRequest | GenerateRequest) -> int:
     """Tokens of context that ``request`` cannot do without: the prompt and all but the last token of a continuation."""
     if isinstance(request, ScoreRequest):

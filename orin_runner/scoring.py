@@ -22,8 +22,6 @@ a batch took the host three times as long on an H100's machine."""
 LEAST_NOISE = 0.005
 """Noise below this is taken as this: a few short prompts are computed much as they are alone, and show less than full
 batches have. Those of 16-bit models moved log-probabilities by 0.005 (CPU) to 0.1 (CUDA)."""
-SPARE_BUFFERS = 3
-"""Copies of output rows that a run has in flight: being copied, being scored, waiting."""
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -116,11 +114,16 @@ class RowScorer:
         self._pool.shutdown()
         self._copiers.shutdown()
 
-    def snapshot(self, rows: Float32) -> Float32:
-        """A copy of llama.cpp's output buffer, made by all threads together; ``recycle`` it when it is done with."""
-        # Fresh pages cost several times what the copy itself does, so the few buffers of a run are used again.
-        fitting = [k for k, spare in enumerate(self._spare) if len(spare) >= len(rows)]
-        buffer = self._spare.pop(fitting[0]) if fitting else np.empty_like(rows)
+    def snapshot(self, rows: Float32, most_rows: int) -> Float32:
+        """A copy of llama.cpp's output buffer, made by all threads together; ``recycle`` it when it is done with.
+
+        Args:
+            rows: float32 ``[n, v]``.
+            most_rows: rows that any batch of the run may have, the same in every call.
+        """
+        # Fresh pages cost several times what the copy itself does, so the few buffers of a run are used again. All
+        # are of one size: the memory plan counts as many as are in flight.
+        buffer = self._spare.pop() if self._spare else np.empty((most_rows, rows.shape[1]), dtype=np.float32)
         out = buffer[: len(rows)]
         step = max(1, -(-len(rows) // self._n_threads))
         parts = [slice(a, a + step) for a in range(0, len(rows), step)]
@@ -130,8 +133,7 @@ class RowScorer:
     def recycle(self, snapshot: Float32) -> None:
         """Take back what ``snapshot`` returned, to be overwritten by a later one."""
         if len(snapshot):
-            buffer: Float32 = snapshot if snapshot.base is None else snapshot.base
-            self._spare = sorted([*self._spare, buffer], key=len)[-SPARE_BUFFERS:]
+            self._spare.append(snapshot.base if snapshot.base is not None else snapshot)
 
     def facts(self, rows: Float32) -> RowFacts:
         """The facts of ``rows``, worked out by all threads together."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orin_runner.engine import Progress, RunStats
-from orin_runner.requests import Request, Result, Scored, ScoreRequest
+from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
 
 TOLERANCE = 4.0
 """Times the rounding of single sequences that the tree may differ: it has more shapes, and more are compared."""
@@ -77,7 +77,7 @@ def random_requests(n: int, n_vocab: int, window: int, longest: int, seed: int) 
 
 def compare(
     requests: Sequence[ScoreRequest],
-    run: Callable[[Sequence[Request]], Iterator[tuple[int, Result] | Progress]],
+    run: Callable[[Sequence[Request]], Iterator[tuple[int, Result | Unfit] | Progress]],
     stats: Callable[[], RunStats],
     window: int,
     on_done: Callable[[int], None] = lambda _: None,
@@ -111,11 +111,13 @@ def compare(
     )
 
 
-def _answers(events: Iterator[tuple[int, Result] | Progress]) -> dict[int, Scored]:
+def _answers(events: Iterator[tuple[int, Result | Unfit] | Progress]) -> dict[int, Scored]:
     found: dict[int, Scored] = {}
     for event in events:
         if not isinstance(event, Progress):
             i, result = event
+            if isinstance(result, Unfit):
+                raise MemoryError(f"a request {result.reason}")
             assert isinstance(result, Scored)
             found[i] = result
     return found

@@ -27,9 +27,6 @@ from orin_runner.tree import TokenTree
 
 Int64 = npt.NDArray[np.int64]
 
-MOST_AGAIN = 0.002
-"""Share of a tree that may be computed twice so that two contexts can work on it."""
-
 
 class StreamPass:
     """The tree, the rows it must yield, and what they said.
@@ -127,7 +124,7 @@ class StreamPass:
                 finished, rows = lane.running, None
                 if finished is not None:
                     rows = lane.decoder.rows(finished.n_rows)
-                    rows = scorer.snapshot(rows) if finished.n_rows else rows
+                    rows = scorer.snapshot(rows, budget.n_outputs) if finished.n_rows else rows
                 lane.submit(batch, cache)
                 if finished is not None and rows is not None:
                     scoring.append((finished, rows, self._score(scorer, finished.first_row, rows)))
@@ -142,9 +139,7 @@ class StreamPass:
 
     def _lanes(self, decoders: Sequence[Decoder], budget: Budget, *, with_bases: bool) -> list[_Lane]:
         """One lane per decoder that has something to do; the whole tree in the first where two do not pay."""
-        middle = self.tree.middle() if len(decoders) > 1 and self.tree.paths else 0
-        if self.tree.lcp[middle : middle + 1].sum() > MOST_AGAIN * self.tree.n_unique:
-            middle = 0
+        middle = self.tree.middle() if len(decoders) > 1 else 0
         bounds = [0, middle, len(self.tree.paths)] if middle else [0, len(self.tree.paths)]
         lanes = []
         for decoder, first, end in zip(decoders, bounds[:-1], bounds[1:], strict=False):

@@ -15,7 +15,7 @@ from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.limit import MeasureLimit, PromptRate
 from orin_runner.memory import MemoryPlan
-from orin_runner.requests import Request, Result
+from orin_runner.requests import Request, Result, Unfit, context_tokens
 from orin_runner.worker import Answers, Done, Job, Loaded, Loading, Message, Note, Planned, Refused, serve
 
 MAX_DEATHS_WITHOUT_PROGRESS = 4
@@ -135,13 +135,14 @@ class Supervisor:
             self._process.kill()
         self.close()
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result | Unfit] | Progress]:
         """Answer every request exactly once, whatever happens to the workers.
 
-        A run that is not read to its end is computed to its end all the same before the next one begins.
+        A run that is not read to its end is computed to its end all the same before the next one begins. A request
+        that no longer fits after a worker's death, because others have taken the memory, comes back ``Unfit``.
 
         Raises:
-            WorkerDiedError: workers keep dying without answering anything.
+            WorkerDiedError: workers keep dying without answering anything, or nothing at all fits any more.
         """
         self.stats = RunStats()
         open_requests = dict(enumerate(requests))
@@ -152,7 +153,11 @@ class Supervisor:
             computed = 0
             try:
                 if self._process is None:
-                    self.start()
+                    self._start_again(len(requests) - len(open_requests), len(requests))
+                    for i in [i for i in order if context_tokens(open_requests[i]) > self.limit]:
+                        needed = context_tokens(open_requests.pop(i))
+                        yield i, Unfit(f"needs {needed} tokens of context, memory now allows {self.limit}")
+                    order = list(open_requests)
                 assert self._connection is not None
                 if self._owed:  # the last run was not read to its end
                     next(message for message in self._messages() if isinstance(message, Done))
@@ -182,6 +187,15 @@ class Supervisor:
                 in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
                 left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
                 self._bury(in_vain, left, "going on with these in a new one and")
+
+    def _start_again(self, answered: int, total: int) -> None:
+        try:
+            self.start()
+        except DoesNotFitError as error:
+            raise WorkerDiedError(
+                f"memory has become too short for any request ({error.plan.advice}); {answered} of {total} answers are "
+                f"kept: free memory and go on with --resume"
+            ) from error
 
     def measure_limit(self) -> PromptRate | None:
         """The rate of plain prompt processing on the context that computed the run; None if the worker has died.

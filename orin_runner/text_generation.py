@@ -21,7 +21,7 @@ from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import Needs
-from orin_runner.requests import Generated, GenerateRequest, context_tokens
+from orin_runner.requests import Generated, GenerateRequest, Unfit, context_tokens
 from orin_runner.supervisor import DoesNotFitError, Supervisor
 from orin_runner.tokenizer import Tokenizer
 from orin_runner.worker import Job
@@ -144,6 +144,8 @@ class TextGeneration:
         for event in self._supervisor.run(fitting):
             if isinstance(event, Progress):
                 continue
+            if isinstance(event[1], Unfit):
+                raise MemoryError(f"input {event[0] + 1} {event[1].reason}")
             assert isinstance(event[1], Generated)
             texts[event[0]] = self._tokenizer.decode(event[1].tokens)
             while following in texts:

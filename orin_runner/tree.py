@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from orin_runner.requests import Tokens
 
+MOST_AGAIN = 0.002
+"""Share of a tree that may be computed twice so that two contexts can work on it."""
 IMBALANCE_COST = 0.2
 """What each token that a part is away from half of the tree costs, in tokens: twice as many are computed with nothing
 beside them, which on a GPU takes some tenth longer."""
@@ -87,9 +89,14 @@ class TokenTree:
         return tree, before
 
     def middle(self) -> int:
-        """The path that a second part begins with where two cost least: about equal, with little that both compute."""
-        again = self.lcp + IMBALANCE_COST * np.abs(self.starts[:-1] - self.n_unique / 2)
-        return int(again.argmin())
+        """The path that a second part begins with where two cost least: about equal, with little that both compute.
+
+        0 where more than ``MOST_AGAIN`` would have to be computed twice: no second part is worth that.
+        """
+        if not self.paths:
+            return 0
+        path = int((self.lcp + IMBALANCE_COST * np.abs(self.starts[:-1] - self.n_unique / 2)).argmin())
+        return path if self.lcp[path] <= MOST_AGAIN * self.n_unique else 0
 
     def locate(self, paths: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Stream indices of tokens given as (path, position).

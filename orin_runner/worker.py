@@ -123,7 +123,7 @@ def serve(connection: Connection, job: Job) -> None:
     except llama.DecodeError as error:
         connection.send(Note(str(error)))
         sys.exit(1)  # another worker may do with less memory
-    except (EOFError, BrokenPipeError):
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the supervisor is gone, and nobody is left to tell
 
 

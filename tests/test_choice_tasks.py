@@ -179,7 +179,7 @@ def test_malformed_labels_and_lists(tmp_path: Path) -> None:
     write(data, {"piqa/valid-labels.lst": "2\n", "truthfulqa/mc_task.json": '{"question": "x"}'})
     with pytest.raises(UserError, match="line 1: the right answer is not one of the 2 choices"):
         get_task("piqa").load(LoadOptions(data))
-    with pytest.raises(UserError, match="is not a list of JSON objects"):
+    with pytest.raises(UserError, match="entry 1: no 'mc2_targets'"):
         get_task("truthfulqa_mc2").load(LoadOptions(data))
     write(data, {"truthfulqa/mc_task.json": '[{"question": "x", "mc2_targets": {"a": 2}}]'})
     with pytest.raises(UserError, match="does not say 0 or 1"):
@@ -204,4 +204,6 @@ def test_files_that_are_not_the_published_ones(tmp_path: Path, monkeypatch: pyte
     assert len(lines) == 1
     assert "t/b is not the published file" in lines[0]
     assert published.changed_files("t", tmp_path / "t") == lines  # --data names the data set's own folder
+    write(tmp_path, {"t_1.1/d": "abd"})  # as an archive unpacks
+    assert len(published.changed_files("t", tmp_path, ["t_1.1"])) == 2
     assert published.changed_files("t", None) == published.changed_files("exam", tmp_path) == []

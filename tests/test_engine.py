@@ -11,7 +11,7 @@ import pytest
 from fake_llama import PIECES, FakeContext, reference
 from trees import random_paths
 
-from orin_runner import stream
+from orin_runner import tree
 from orin_runner.engine import Engine, Progress
 from orin_runner.errors import UserError
 from orin_runner.planner import Budget
@@ -142,7 +142,7 @@ def test_scores_are_those_of_single_sequences(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_two_contexts_give_what_one_gives(seed: int, most_again: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a half of the tree; what both must compute is bounded, and counted."""
-    monkeypatch.setattr(stream, "MOST_AGAIN", most_again)
+    monkeypatch.setattr(tree, "MOST_AGAIN", most_again)
     rng = random.Random(seed)
     requests = [*tails(rng, score_requests(rng, rng.randrange(2, 20))), *generate_requests(rng, 3, 12)]
     found = []

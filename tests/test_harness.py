@@ -183,7 +183,6 @@ def leave_each_other_at_a_tie(model: HFLM, prompt: str, a: str, b: str) -> bool:
     return abs(p - q) < NEAR_TIE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", [*REAL, *WRITTEN])
 def test_our_items_agree_with_hf(
     task: str, tmp_path: Path, request: pytest.FixtureRequest, gguf: GGUFFile, theirs: HFLM
@@ -284,7 +283,6 @@ def test_sampling_arguments_without_sampling_are_harmless() -> None:
     assert greedy_arguments({"do_sample": False, "temperature": 0.0, "top_p": 0.9, "until": "."}) == (["."], 256)
 
 
-@pytest.mark.slow
 def test_the_command_gives_our_own_tasks_number(tmp_path: Path, gguf: GGUFFile) -> None:
     """The exam's letters as a harness task on local rows, run from the command line: accuracy and log-probabilities."""
     docs = [doc for doc in get_task("exam").load(LoadOptions()) if doc.group == "letters"][::2]

@@ -165,8 +165,8 @@ def test_half_the_budget_after_a_death(medium: GGUFFile) -> None:
 
 
 def test_two_contexts_where_a_gpu_has_the_memory(medium: GGUFFile) -> None:
-    """Not where memory is unified or short, nor for a handful of tokens, nor again after a death."""
-    needs = Needs(3478, tokens=10**6)
+    """Not where memory is unified or short, nor for a handful of tokens, one trunk, or no tree; nor after a death."""
+    needs = Needs(3478, tokens=10**6, divisible=True)
     gpu = replace(memory(80000), unified=False)
     pair = plan_for(medium, needs, gpu, 8)
     assert pair.n_contexts == 2
@@ -177,6 +177,7 @@ def test_two_contexts_where_a_gpu_has_the_memory(medium: GGUFFile) -> None:
     assert plan_for(medium, needs, replace(gpu, available=pair.total - 1), 8).n_contexts == 1
     assert plan_for(medium, needs, replace(gpu, unified=True), 8).n_contexts == 1
     assert plan_for(medium, replace(needs, tokens=2000), gpu, 8).n_contexts == 1
+    assert plan_for(medium, replace(needs, divisible=False), gpu, 8).n_contexts == 1
     assert plan_for(medium, needs, gpu, 8, share=0.5).n_contexts == 1
 
 
@@ -223,6 +224,21 @@ def test_needs_count_rows_among_computed_tokens() -> None:
     needs = needs_of([GenerateRequest(prompt, frozenset(), 500, texts)])
     assert (needs.longest, needs.generated) == (510, True)
     assert needs.row_share == pytest.approx(7 / 16)
+
+
+def test_needs_say_whether_two_contexts_can_share_the_tree() -> None:
+    """Families of prompts can be divided, one trunk cannot; what is only decoded has no tree pass."""
+    tails = np.random.default_rng(1).integers(0, 30000, (40, 50)).astype(np.int32)
+    trunk = np.arange(900, dtype=np.int32)
+    letter = (trunk[:1],)
+    apart = [ScoreRequest(tail, letter) for tail in tails]
+    assert needs_of(apart).divisible
+    assert not needs_of([ScoreRequest(np.concatenate([trunk, tail]), letter) for tail in tails]).divisible
+    texts = [GenerateRequest(tail, frozenset(), 8, letter) for tail in tails]
+    assert needs_of(texts).divisible
+    assert not needs_of(texts, draft=False).divisible
+    assert not needs_of([replace(text, candidates=()) for text in texts]).divisible
+    assert not needs_of([]).divisible
 
 
 def test_sizes() -> None:

@@ -15,7 +15,7 @@ from runs import run_gguf
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner import stream
+from orin_runner import stream, tree
 from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.planner import Budget
 from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
@@ -87,7 +87,7 @@ def test_same_answers_with_less_to_compute(tmp_path: Path, seed: int, window: in
 @pytest.mark.parametrize("seed", range(12))
 def test_two_contexts_share_the_states(tmp_path: Path, seed: int, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one context saved two restore, each for its half of the tree, and the other way round."""
-    monkeypatch.setattr(stream, "MOST_AGAIN", 1.0)
+    monkeypatch.setattr(tree, "MOST_AGAIN", 1.0)
     requests = requests_of(random.Random(seed))
     expected, _ = run(requests, None, window)
     for first, second in ((1, 2), (2, 1)):

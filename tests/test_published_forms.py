@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import hub_rows
 import pyarrow as pa
 import pytest
@@ -218,6 +219,33 @@ def test_shards_are_read_in_order_and_all_of_them(tmp_path: Path) -> None:
     (folder / "validation-00000-of-00002.parquet").unlink()
     with pytest.raises(UserError, match=r"winogrande_xl does not hold all parts of validation-00001-of-00002.parquet"):
         load("winogrande", tmp_path)
+
+
+def test_a_shard_beside_another_file_is_refused(tmp_path: Path) -> None:
+    """In the folder that the hub's own conversion makes, too."""
+    row = {"sentence": "Al beat Eve, so _ won.", "option1": "Al", "option2": "Eve", "answer": "1"}
+    for name in ("a.parquet", "validation-00000-of-00001.parquet"):
+        write_parquet(tmp_path / "winogrande" / "winogrande_xl" / "validation" / name, [row])
+    with pytest.raises(UserError, match="does not hold all parts of"):
+        load("winogrande", tmp_path)
+
+
+def test_what_datasets_exports(tmp_path: Path) -> None:
+    """``Dataset.to_json`` writes JSON lines, whatever the file is called."""
+    row = {"sentence": "Al beat Eve, so _ won.", "option1": "Al", "option2": "Eve", "answer": "1"}
+    folder = tmp_path / "winogrande" / "winogrande_xl"
+    folder.mkdir(parents=True)
+    datasets.Dataset.from_list([row, {**row, "option1": "Bo"}]).to_json(folder / "validation.json")
+    assert [doc.prompts[0] for doc in load("winogrande", tmp_path)] == ["Al beat Eve, so Al", "Al beat Eve, so Bo"]
+
+
+def test_mmlu_rows_of_all_subjects_say_theirs(tmp_path: Path) -> None:
+    """Without that each row would count once for every subject."""
+    row = {"question": "In 1, what?", "choices": ["w", "x", "y", "z"], "answer": 1}
+    for split in ("dev", "test"):
+        write_parquet(tmp_path / "cais" / "mmlu" / "all" / f"{split}{ONE}", [row])
+    with pytest.raises(UserError, match="no 'subject', in a file of all subjects"):
+        load("mmlu", tmp_path)
 
 
 def test_rows_whose_labels_are_their_own(tmp_path: Path) -> None:

@@ -115,7 +115,6 @@ def disturb(model: Path, out: Path, how: signal.Signals, after: float, *options:
     return process
 
 
-@pytest.mark.slow
 def test_fifty_kills(tmp_path: Path, model: Path, undisturbed: dict[str, str]) -> None:
     """SIGKILL at fifty random moments, each run taken up where the last one was killed, begun anew when it is done."""
     rng = random.Random(1)

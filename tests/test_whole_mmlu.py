@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from checkpoints import phi3
 
 from convert.checkpoint import Checkpoint
@@ -28,7 +27,6 @@ UNIQUE = 1_541_749
 SAMPLE = 300
 
 
-@pytest.mark.slow
 def test_every_question_once_and_as_if_alone(tmp_path: Path, orin_data: Path) -> None:
     """14,042 questions: computed / unique <= 1.01, and a sample of 300 answers as one prompt at a time does."""
     real = orin_data / "tokenizers" / "phi-3-medium"

@@ -174,7 +174,7 @@ def _copied(paths: list[Path]) -> Iterator[_Row]:
 def _answer(answer: Any, where: str) -> str:
     """An annotator's answer: the number, else the spans, else the date."""
     try:
-        if answer.get("number", "") != "":
+        if answer.get("number") not in (None, ""):
             return str(answer["number"])
         if answer.get("spans"):
             return BETWEEN_SPANS.join(" ".join(span.split("\n")) for span in answer["spans"])

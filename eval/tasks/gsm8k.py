@@ -58,6 +58,7 @@ class GSM8K:
     metrics: tuple[str, ...] = ("strict-match", "flexible-extract")
     default_shots = 5
     phi3_shots: int | None = 8
+    folders = FOLDERS[1:]
 
     def load(self, options: LoadOptions) -> list[Doc]:
         shots = shots_of(self, options)

@@ -102,7 +102,10 @@ def _rows(options: LoadOptions, subject: str, split: str, read: dict[Path, list[
             continue
         if path not in read:
             read[path] = list(read_rows(path))
+        own = subject in (path.parent.name, path.parent.parent.name)
         for where, row in read[path]:
+            if not own and not isinstance(row.get("subject"), str):
+                raise UserError(f"{where}: no 'subject', in a file of all subjects")
             if (row.get("subject") or subject) == subject:
                 yield _hub_row(row, where)
 

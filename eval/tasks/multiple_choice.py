@@ -190,7 +190,7 @@ def text(row: Row, key: str) -> str:
     """
     value = row[key]
     if not isinstance(value, str):
-        raise ValueError(f"{key!r} is not a text")  # noqa: TRY004 - a row's fault, not a caller's
+        raise ValueError(f"{key!r} is not a text")
     return value
 
 

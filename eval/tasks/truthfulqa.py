@@ -67,7 +67,7 @@ class TruthfulQA(MultipleChoice):
     def item(self, row: Row) -> Item:
         targets = row["mc2_targets"]
         if not isinstance(targets, dict):
-            raise ValueError("'mc2_targets' is not an object")  # noqa: TRY004 - a row's fault, not a caller's
+            raise ValueError("'mc2_targets' is not an object")
         if "choices" in targets and "labels" in targets:  # the hub's columns
             choices, labels = texts(targets, "choices"), list(targets["labels"])
         else:
