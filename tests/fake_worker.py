@@ -21,13 +21,23 @@ N_BATCH = 64
 
 
 def serve(
-    connection: Connection, job: Job, die_after: int | None = None, how: int = signal.SIGABRT, measured: str = "lives"
+    connection: Connection,
+    job: Job,
+    die_after: int | None = None,
+    how: int = signal.SIGABRT,
+    measured: str = "lives",
+    limit: int | None = None,
 ) -> None:
-    """Answer requests with the fake; with ``die_after``, die once that many answers have been sent."""
+    """Answer requests with the fake; with ``die_after``, die once that many answers have been sent.
+
+    ``limit``: context tokens that memory allows, as the plan says; 0 for nothing.
+    """
     settings = ContextSettings(600, max(8, int(N_BATCH * job.share)), 64, 64)
     device = DeviceMemory("fake", 1 << 30, unified=True, cuda=False, present=True, note="")
     plan = MemoryPlan(device, settings, 1, {}, (), (), job.needs.longest, fits=True)
-    connection.send(Planned(plan, job.needs.longest))
+    connection.send(Planned(plan, job.needs.longest if limit is None else limit))
+    if limit == 0:
+        return
     connection.send(Loaded(0.0, 0, 1, (), {}))
     answered = 0
     try:
@@ -88,3 +98,13 @@ def dies_while_loading(connection: Connection, job: Job) -> None:
 def never_loads(_connection: Connection, _job: Job) -> None:
     """Every worker aborts before its model is loaded."""
     os.kill(os.getpid(), signal.SIGABRT)
+
+
+def finds_less_memory(connection: Connection, job: Job) -> None:
+    """The first worker dies, and for the second there is memory for requests of 20 tokens."""
+    serve(connection, job, *((5,) if job.share > 0.6 else ()), limit=None if job.share > 0.6 else 20)
+
+
+def finds_no_memory(connection: Connection, job: Job) -> None:
+    """The first worker dies, and for the second there is no memory at all."""
+    serve(connection, job, *((5,) if job.share > 0.6 else ()), limit=None if job.share > 0.6 else 0)

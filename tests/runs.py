@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def run_gguf(
     exact: bool = False,
     draft: bool = True,
     cache: PromptCache | None = None,
+    n_contexts: int = 1,
 ) -> tuple[list[Result], RunStats]:
     """Answer ``requests`` with a GGUF.
 
@@ -43,9 +45,10 @@ def run_gguf(
     )
     budget = Budget(n_cells, n_batch, 256, n_outputs)
     found: dict[int, Result] = {}
-    with Model(path) as model, Context(model, settings) as context:
+    with Model(path) as model, ExitStack() as stack:
+        contexts = [stack.enter_context(Context(model, settings)) for _ in range(n_contexts)]
         engine = Engine(
-            [context], budget, n_chunk=CANONICAL_CHUNK, n_positions=model.n_ctx_train, draft=draft, cache=cache
+            contexts, budget, n_chunk=CANONICAL_CHUNK, n_positions=model.n_ctx_train, draft=draft, cache=cache
         )
         for event in engine.run(requests):
             if not isinstance(event, Progress):

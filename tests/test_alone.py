@@ -12,7 +12,7 @@ from trees import random_paths
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner.decoder import Backend, Decoder
+from orin_runner.decoder import Backend, Decoder, DecodeStats
 from orin_runner.llama import Context, ContextSettings, Model
 from orin_runner.requests import Tokens
 
@@ -58,3 +58,12 @@ def test_llama_cpp_gives_the_bits_of_single_sequences(tmp_path: Path, tiny: Path
     with Model(model_path) as model, Context(model, settings) as context:
         apart, together = both_ways(context, paths, 128)
     assert together < apart / 2
+
+
+def test_time_between_calls_is_what_no_call_covers() -> None:
+    """Calls of two contexts overlap; a call that began before the last one ended leaves nothing between."""
+    stats = DecodeStats()
+    for start, end in ((1.0, 3.0), (2.0, 4.0), (4.5, 6.0), (5.0, 5.5), (7.0, 8.0)):
+        stats.busy(start, end)
+    assert stats.idle_s == pytest.approx(0.5 + 1.0)
+    assert stats.busy_until == 8.0

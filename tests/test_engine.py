@@ -145,10 +145,13 @@ def test_two_contexts_give_what_one_gives(seed: int, most_again: float, monkeypa
     monkeypatch.setattr(tree, "MOST_AGAIN", most_again)
     rng = random.Random(seed)
     requests = [*tails(rng, score_requests(rng, rng.randrange(2, 20))), *generate_requests(rng, 3, 12)]
-    found = []
+    found, stats = [], []
     for n_contexts in (1, 2):
         engine, _ = engine_for(requests, random.Random(seed), window=12, n_contexts=n_contexts)
         found.append(answers(engine, requests))
+        stats.append(engine.stats)
+    # The decode steps are the same; the tree pass computes what the halves share twice.
+    assert 0 <= stats[1].prefill.tokens - stats[0].prefill.tokens <= most_again * stats[0].prefill.tokens
     for one, two in zip(*found, strict=True):
         if isinstance(one, Scored):
             assert isinstance(two, Scored)

@@ -15,7 +15,7 @@ from eval.run import RunWriter
 from eval.tasks import get_task
 from orin_runner import console
 from orin_runner.engine import Progress, RunStats
-from orin_runner.requests import Request, Result, Scored, ScoreRequest
+from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
 from orin_runner.show import status_line
 
 
@@ -65,14 +65,37 @@ class NoText:
     """An encoder that is not asked."""
 
 
-def test_evaluate_says_where_it_is(tmp_path: Path) -> None:
-    """One item answered before, two answered now: B is right for the first of these only."""
-    task = get_task("commonsense_qa")
+class CheckingItself(Answering):
+    """Answers, except the last one, for which memory is short, and gets a Ctrl-C in its self-check."""
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result | Unfit] | Progress]:
+        yield from super().run(requests[:-1])
+        yield len(requests) - 1, Unfit("needs 9 tokens of context, memory now allows 8")
+        raise KeyboardInterrupt
+
+
+def three_questions() -> list[Question]:
     request = ScoreRequest(np.array([1, 2], np.int32), tuple(np.array([k], np.int32) for k in range(5)))
-    questions = [
+    return [
         Question(Doc(str(i), "g", "?", "choose", tuple("ABCDE"), tuple("ABCDE"), target), request)
         for i, target in enumerate("BBA")
     ]
+
+
+def test_ctrl_c_behind_the_last_answer_is_noticed(tmp_path: Path) -> None:
+    """Nothing is missing, but the tasks after this one must not begin; what memory denied is a failed item."""
+    prepared = Prepared(get_task("commonsense_qa"), three_questions(), {})
+    with RunWriter(tmp_path, {"engine": "x", "time": "now"}) as writer:
+        section = evaluate(prepared, NoText(), CheckingItself(), writer, {}, lambda _: None)  # type: ignore[arg-type]
+    assert (section["items"], section["unanswered"], section["failed"]) == (3, 0, 1)
+    assert (section["tokens"]["unique"], section["tokens"]["computed"]) == (20, 20)
+    assert "memory now allows 8" in (tmp_path / "predictions.jsonl").read_text()
+
+
+def test_evaluate_says_where_it_is(tmp_path: Path) -> None:
+    """One item answered before, two answered now: B is right for the first of these only."""
+    task = get_task("commonsense_qa")
+    questions = three_questions()
     said: list[Status] = []
     header = {"engine": "x", "time": "now"}
     for part in (questions[:1], questions):

@@ -175,7 +175,7 @@ def test_a_full_disk_costs_the_cache_not_the_run(tmp_path: Path) -> None:
 
 
 def test_on_llama_cpp(tmp_path: Path, tiny: Path) -> None:
-    """Real states of a real windowed cache, restored in another context."""
+    """Real states of a real windowed cache, restored in another context, and in two that share the work."""
     source = phi3(tmp_path / "hf", tiny, window=512, sharpness=2.5)
     convert(Checkpoint.open(source), tmp_path / "model.gguf", Options("f32"))
     rng = np.random.default_rng(1)
@@ -186,10 +186,10 @@ def test_on_llama_cpp(tmp_path: Path, tiny: Path) -> None:
             prompt = np.concatenate([prefix, rng.integers(300, 2900, 20)]).astype(np.int32)
             requests.append(ScoreRequest(prompt, tuple(rng.integers(300, 2900, (8, 1)).astype(np.int32))))
     expected, _ = run_gguf(tmp_path / "model.gguf", requests, exact=True)
-    for restored in (0, 300 + 310 + 511):  # the longest prefix is kept as far as the window reaches
-        found, stats = run_gguf(
-            tmp_path / "model.gguf", requests, exact=True, cache=cache_in(tmp_path, max_bytes=1 << 30)
-        )
+    every = 300 + 310 + 511  # the longest prefix is kept as far as the window reaches
+    for restored, n_contexts in ((0, 1), (every, 1), (every, 2)):
+        cache = cache_in(tmp_path, max_bytes=1 << 30)
+        found, stats = run_gguf(tmp_path / "model.gguf", requests, exact=True, cache=cache, n_contexts=n_contexts)
         assert stats.restored == restored
         assert stats.computed == stats.unique - restored
         for a, b in zip(expected, found, strict=True):

@@ -18,7 +18,16 @@ from typing import cast
 import numpy as np
 import pytest
 from fake_llama import reference
-from fake_worker import N_VOCAB, dies_at_once, dies_twice, dies_while_loading, never_loads, serve
+from fake_worker import (
+    N_VOCAB,
+    dies_at_once,
+    dies_twice,
+    dies_while_loading,
+    finds_less_memory,
+    finds_no_memory,
+    never_loads,
+    serve,
+)
 from shapes import PHI3_MEDIUM, header_only
 from test_engine import log_softmax, score_requests
 
@@ -28,7 +37,7 @@ from eval.run import Run
 from orin_runner.engine import Engine, Progress
 from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import Needs
-from orin_runner.requests import Generated, Request, Result, Scored
+from orin_runner.requests import Generated, Request, Result, Scored, Unfit, context_tokens
 from orin_runner.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
 from orin_runner.worker import Job, _answer
 
@@ -127,6 +136,23 @@ def test_a_worker_that_dies_while_loading_is_replaced() -> None:
     ]
     with pytest.raises(WorkerDiedError, match="died 4 times in a row"):
         run(never_loads, [])
+
+
+def test_memory_that_others_took_in_mid_run() -> None:
+    """What no longer fits is reported, the rest answered; where nothing fits, the run says so and how to go on."""
+    requests = score_requests(random.Random(3), 40)
+    with Supervisor(job(Path("unused")), lambda _: None, target=finds_less_memory) as supervisor:
+        supervisor.start()
+        found = dict(event for event in supervisor.run(requests) if not isinstance(event, Progress))
+    assert sorted(found) == list(range(40))
+    unfit = {i for i, result in found.items() if isinstance(result, Unfit)}
+    assert unfit
+    assert all(context_tokens(requests[i]) > 20 for i in unfit)
+    assert sum(context_tokens(request) > 20 for request in requests) - len(unfit) <= 20  # answered before the death
+    with Supervisor(job(Path("unused")), lambda _: None, target=finds_no_memory) as supervisor:
+        supervisor.start()
+        with pytest.raises(WorkerDiedError, match=r"memory has become too short .* answers are kept: .* --resume"):
+            list(supervisor.run(requests))
 
 
 LOAD = """
