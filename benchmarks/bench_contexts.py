@@ -25,7 +25,7 @@ from orin_runner import __version__, llama
 from orin_runner.device import cpu_threads
 from orin_runner.engine import Engine
 from orin_runner.gguf_file import GGUFFile
-from orin_runner.memory import CANONICAL_CHUNK, CELL_STEP, GPU_HOST_THREADS, budget_of, needs_of
+from orin_runner.memory import CANONICAL_CHUNK, GPU_HOST_THREADS, budget_of, context_settings, needs_of
 from orin_runner.requests import Request
 from orin_runner.tokenizer import Tokenizer
 
@@ -51,9 +51,7 @@ def measure(
     """Run ``requests`` in contexts of ``shape``."""
     n_contexts, n_batch, n_ubatch = shape
     needs = needs_of(requests)
-    rows = min(n_batch, max(256, round(1.25 * needs.row_share * n_batch)))
-    n_cells = -(-(needs.longest + n_batch) // CELL_STEP) * CELL_STEP
-    settings = llama.ContextSettings(n_cells, n_batch, n_ubatch, rows, n_threads=min(threads, GPU_HOST_THREADS))
+    settings = context_settings(needs, n_batch, n_ubatch, needs.longest + n_batch, min(threads, GPU_HOST_THREADS))
     before = used_mib() if gpu else 0
     with ExitStack() as stack:
         contexts = [stack.enter_context(llama.Context(model, settings)) for _ in range(n_contexts)]

@@ -193,7 +193,7 @@ def evaluate(
 
 
 def device_section(stats: RunStats) -> dict[str, float]:
-    """What the decode calls of the tree pass took, and how long the device had nothing to do in between.
+    """What the decode calls of the tree pass took, and the time between them.
 
     ``tree_tokens`` and ``tree_s`` are the pass's own tokens and its time from beginning to end, all host work included;
     of several workers, the last one's.

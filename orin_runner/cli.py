@@ -382,10 +382,11 @@ def main() -> None:
 
 def _chosen(names: Sequence[str], data: Path | None) -> list[Task]:
     """The tasks of these names, each once; files that are not the published ones are reported."""
-    for name in dict.fromkeys(names):
-        for line in changed_files(name, data, getattr(get_task(name), "folders", ())):
+    tasks = [get_task(name) for name in dict.fromkeys(names)]
+    for task in tasks:
+        for line in changed_files(task.name, data, getattr(task, "folders", ())):
             notes.warn(line)
-    return [get_task(name) for name in dict.fromkeys(names)]
+    return tasks
 
 
 def _requests(prepared: Sequence[Prepared]) -> list[Request]:

@@ -277,21 +277,21 @@ def _candidates(
     # takes seconds for a batch: there the memory is worth more. A CPU computes within the call.
     pair = device.cuda and not device.unified and needs.divisible and needs.tokens > 2 * PAIR_BATCH
     for n_contexts, n_batch in [(2, PAIR_BATCH)] * pair + [(1, n_batch) for n_batch in BATCHES]:
-        # A quarter more rows than average, so that dense stretches of the tree do not cut batches short.
-        rows = min(n_batch, max(LLAMA_MAX_SEQ, math.ceil(1.25 * needs.row_share * n_batch)))
         # Beside the longest path a full batch; for decoding, room for many sequences at first.
         roomy = needs.generated and (n_contexts == 2 or n_batch == BATCHES[0])
         extras = [n_batch + DECODE_CELLS, n_batch] if roomy else [n_batch]
         for n_ubatch in UBATCHES[device.cuda][: 1 if n_contexts == 2 else None]:
             for extra in extras if n_ubatch <= n_batch else ():
-                settings = ContextSettings(
-                    n_cells=_pad(longest + extra),
-                    n_batch=n_batch,
-                    n_ubatch=n_ubatch,
-                    n_outputs=rows,
-                    n_threads=min(n_threads, GPU_HOST_THREADS) if device.cuda else n_threads,
-                )
+                threads = min(n_threads, GPU_HOST_THREADS) if device.cuda else n_threads
+                settings = context_settings(needs, n_batch, n_ubatch, longest + extra, threads)
                 yield settings, n_contexts
+
+
+def context_settings(needs: Needs, n_batch: int, n_ubatch: int, cells: int, n_threads: int) -> ContextSettings:
+    """A context with at least so many ``cells``, and output rows for what is asked."""
+    # A quarter more rows than average, so that dense stretches of the tree do not cut batches short.
+    rows = min(n_batch, max(LLAMA_MAX_SEQ, math.ceil(1.25 * needs.row_share * n_batch)))
+    return ContextSettings(_pad(cells), n_batch, n_ubatch, rows, n_threads=n_threads)
 
 
 def _pad(cells: int) -> int:

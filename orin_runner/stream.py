@@ -141,18 +141,15 @@ class StreamPass:
         """One lane per decoder that has something to do; the whole tree in the first where two do not pay."""
         middle = self.tree.middle() if len(decoders) > 1 else 0
         bounds = [0, middle, len(self.tree.paths)] if middle else [0, len(self.tree.paths)]
+        bases = self.bases(decoders[0].backend.n_swa) if with_bases else {}
         lanes = []
         for decoder, first, end in zip(decoders, bounds[:-1], bounds[1:], strict=False):
             decoder.backend.clear()
             tree, before = self.tree.part(first, end)
             low, high = np.searchsorted(self._outputs, self.tree.starts[[first, end]])
-            bases = None
-            if with_bases:
-                bases = {
-                    path - first: n for path, n in self.bases(decoder.backend.n_swa).items() if first <= path < end
-                }
+            own = {path - first: n for path, n in bases.items() if first <= path < end}
             cells = KVCells(budget.n_cells, budget.n_seq, tree.n_unique)
-            planner = Planner(tree, self._outputs[low:high] - before, budget, cells, bases=bases)
+            planner = Planner(tree, self._outputs[low:high] - before, budget, cells, bases=own)
             lanes.append(_Lane(decoder, planner, int(low)))
         return lanes
 
