@@ -40,6 +40,7 @@ class Measured:
     rate: float
     ratio: float
     submit: float
+    alone: float
     wait: float
     idle: float
     mib: int
@@ -67,7 +68,8 @@ def measure(
         taken = used_mib() - before if gpu else 0
     stats = engine.stats
     seconds = stats.clocks["prefill"]
-    shares = [part / seconds for part in (stats.prefill.submit_s, stats.prefill.wait_s, stats.prefill.idle_s)]
+    took = stats.prefill
+    shares = [part / seconds for part in (took.submit_s, took.alone_s, took.wait_s, took.idle_s)]
     return Measured(stats.computed / seconds, stats.computed / stats.unique, *shares, taken)
 
 
@@ -96,14 +98,16 @@ def main() -> None:
                     print(name, shape, measured, f"{time.perf_counter() - before:.1f} s", flush=True)
     devices = ", ".join(f"{device.name} ({device.description})" for device in llama.devices())
     print(f"{platform.machine()}, {devices}; llama-cpp-python {llama.version()}, orin-run {__version__}")
-    print("| task | contexts, n_batch, n_ubatch | tokens/s | of one | computed / unique | inside llama_decode | idle |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| task | contexts, n_batch, n_ubatch | tokens/s | of one | computed/unique | in llama_decode | alone | idle |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for (name, shape), runs in found.items():
         sizes = f"{shape[0]}, {shape[1]:,}, {shape[2]:,}"
         rate = statistics.median(run.rate for run in runs)
         one = statistics.median(run.rate for run in found[name, SHAPES[0]])
         last = runs[-1]
-        shares = f"{last.ratio:.4f} | {last.submit:.1%} | {last.idle:.2%}"
+        shares = f"{last.ratio:.4f} | {last.submit:.1%} | {last.alone:.1%} | {last.idle:.2%}"
         print(f"| {name} | {sizes} | {rate:,.0f} | {rate / one:.3f} | {shares} |")
 
 

@@ -206,6 +206,7 @@ def device_section(stats: RunStats) -> dict[str, float]:
         "calls": prefill.calls,
         "rows": prefill.rows,
         "submit_s": round(prefill.submit_s, 4),
+        "alone_s": round(prefill.alone_s, 4),
         "wait_s": round(prefill.wait_s, 4),
         "idle_s": round(prefill.idle_s, 4),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,10 +38,6 @@ class LostPrefixError(RuntimeError):
     """A sequence does not hold the positions its next tokens build on. llama.cpp itself would not notice."""
 
 
-MEASURABLE_S = 2e-4
-"""A wait of less than this may have been for a batch that was ready long before."""
-
-
 @dataclass(slots=True)
 class DecodeStats:
     """Counts and seconds of all decode calls so far, of all decoders that share it.
@@ -50,26 +47,30 @@ class DecodeStats:
         calls: decode calls.
         rows: logit rows read.
         submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation.
+        alone_s: the part of it in which no other batch was on the device.
         wait_s: waiting for logits.
-        idle_s: no batch had been submitted or was being submitted: between calls. What llama.cpp takes within a call
-            before the device begins is in ``submit_s``; with two contexts the device computes for the other meanwhile.
-            A batch that did not have to be waited for is counted as finished when its submission returned.
-        busy_until: the end of the last time in which some batch was submitted.
+        idle_s: no batch was on the device or being submitted.
+        busy_until: the end of the last time in which one was.
     """
 
     tokens: int = 0
     calls: int = 0
     rows: int = 0
     submit_s: float = 0.0
+    alone_s: float = 0.0
     wait_s: float = 0.0
     idle_s: float = 0.0
     busy_until: float | None = None
 
-    def busy(self, start: float, end: float) -> None:
-        """A batch was submitted from ``start`` on and done at ``end``; those of two contexts overlap."""
-        if self.busy_until is not None:
-            self.idle_s += max(0.0, start - self.busy_until)
-        self.busy_until = max(self.busy_until or end, end)
+    def busy(self, start: float, submitted: float, end: float) -> None:
+        """A batch was being submitted from ``start`` to ``submitted`` and computed at ``end``.
+
+        Those of two contexts overlap; they are told in the order in which they were submitted.
+        """
+        before = start if self.busy_until is None else self.busy_until
+        self.idle_s += max(0.0, start - before)
+        self.alone_s += max(0.0, submitted - max(start, before))
+        self.busy_until = max(before, end)
 
 
 class Decoder:
@@ -78,12 +79,15 @@ class Decoder:
     Args:
         backend: a context.
         stats: counts to add to, where several decoders share a device.
+        watched: note when the device is done with a batch, even if nobody waits for it then: a thread waits.
     """
 
-    def __init__(self, backend: Backend, stats: DecodeStats | None = None) -> None:
+    def __init__(self, backend: Backend, stats: DecodeStats | None = None, *, watched: bool = False) -> None:
         self.backend = backend
         self.stats = stats or DecodeStats()
         self._submitted = (0.0, 0.0)
+        self._watch = ThreadPoolExecutor(1, "watch") if watched else None
+        self._done: Future[float] | None = None
 
     def prepare(self, batch: Batch) -> None:
         """Make the batch's copies (bookkeeping on the host: it may run while the device computes) and check them.
@@ -107,6 +111,8 @@ class Decoder:
         started = time.perf_counter()
         self.backend.submit(batch)
         self._submitted = (started, time.perf_counter())
+        if self._watch is not None:
+            self._done = self._watch.submit(self._wait)
         self.stats.submit_s += self._submitted[1] - started
         self.stats.tokens += len(batch.tokens)
         self.stats.calls += 1
@@ -116,12 +122,17 @@ class Decoder:
     def rows(self, n: int) -> npt.NDArray[np.float32]:
         """Wait for the last batch and return its logit rows, valid until the next ``submit``."""
         started = time.perf_counter()
+        done = self._wait() if self._done is None else self._done.result()
         rows = self.backend.logits(n)
-        ready = time.perf_counter()
-        self.stats.wait_s += ready - started
-        self.stats.busy(self._submitted[0], ready if ready - started > MEASURABLE_S else self._submitted[1])
+        self.stats.wait_s += time.perf_counter() - started
+        self.stats.busy(*self._submitted, done)
         self.stats.rows += n
         return rows
+
+    def _wait(self) -> float:
+        """Wait for the device; when it was done."""
+        self.backend.logits(0)
+        return time.perf_counter()
 
     def state(self, seq: int) -> bytes:
         """What ``seq`` holds, as bytes; waits for the device."""

@@ -96,7 +96,7 @@ class Engine:
         cache: PromptCache | None = None,
     ) -> None:
         self._cache = cache
-        self._decoders = [Decoder(backend) for backend in backends]
+        self._decoders = [Decoder(backend, watched=len(backends) > 1) for backend in backends]
         self._decoder = self._decoders[0]
         self._budget = budget
         if n_chunk > budget.n_batch:

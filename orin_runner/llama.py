@@ -28,6 +28,19 @@ LLAMA_MAX_SEQ = 256
 KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
 
 
+def _quick(function: Any) -> Any:
+    """``function`` without giving Python's lock away, for calls on the cache's bookkeeping that take microseconds.
+
+    A batch needs a hundred of them, and each would wait for the threads that score rows to return the lock.
+    """
+    address: Any = ctypes.cast(function, ctypes.c_void_p).value
+    return ctypes.PYFUNCTYPE(function.restype, *function.argtypes)(address)
+
+
+_seq_cp, _seq_rm = _quick(llama_cpp.llama_memory_seq_cp), _quick(llama_cpp.llama_memory_seq_rm)
+_seq_pos_min, _seq_pos_max = _quick(llama_cpp.llama_memory_seq_pos_min), _quick(llama_cpp.llama_memory_seq_pos_max)
+
+
 class DecodeError(RuntimeError):
     """llama.cpp refused a batch or an allocation: a bug, a failure of the device or a lack of memory, not bad input."""
 
@@ -317,17 +330,17 @@ class Context:
 
     def copy(self, src: int, dst: int, end: int) -> None:
         """Put ``dst`` on the cells of ``src``'s positions 0 to ``end - 1``."""
-        llama_cpp.llama_memory_seq_cp(self._memory, src, dst, 0, end)
+        _seq_cp(self._memory, src, dst, 0, end)
 
     def cut(self, seq: int, start: int) -> None:
         """Remove the positions of ``seq`` from ``start`` on."""
-        llama_cpp.llama_memory_seq_rm(self._memory, seq, start, -1)
+        _seq_rm(self._memory, seq, start, -1)
 
     def span(self, seq: int) -> tuple[int, int]:
         """Smallest and largest position of ``seq`` in the cache; (-1, -1) if it has none."""
         return (
-            int(llama_cpp.llama_memory_seq_pos_min(self._memory, seq)),
-            int(llama_cpp.llama_memory_seq_pos_max(self._memory, seq)),
+            int(_seq_pos_min(self._memory, seq)),
+            int(_seq_pos_max(self._memory, seq)),
         )
 
     def submit(self, batch: Batch) -> None:

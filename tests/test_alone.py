@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from trees import random_paths
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
+from orin_runner.batch import BatchBuilder
 from orin_runner.decoder import Backend, Decoder, DecodeStats
 from orin_runner.llama import Context, ContextSettings, Model
 from orin_runner.requests import Tokens
@@ -63,7 +65,28 @@ def test_llama_cpp_gives_the_bits_of_single_sequences(tmp_path: Path, tiny: Path
 def test_time_between_calls_is_what_no_call_covers() -> None:
     """Calls of two contexts overlap; a call that began before the last one ended leaves nothing between."""
     stats = DecodeStats()
-    for start, end in ((1.0, 3.0), (2.0, 4.0), (4.5, 6.0), (5.0, 5.5), (7.0, 8.0)):
-        stats.busy(start, end)
-    assert stats.idle_s == pytest.approx(0.5 + 1.0)
+    for start, submitted, end in (
+        (1.0, 1.5, 3.0),
+        (2.0, 2.5, 4.0),
+        (4.5, 4.75, 6.0),
+        (5.0, 5.25, 5.5),
+        (5.75, 7.0, 8.0),
+    ):
+        stats.busy(start, submitted, end)
+    assert stats.idle_s == pytest.approx(0.5)
+    assert stats.alone_s == pytest.approx(0.5 + 0.25 + 1.0)
     assert stats.busy_until == 8.0
+
+
+def test_the_end_of_a_batch_is_when_the_device_was_done_not_when_its_rows_were_read() -> None:
+    """A batch that nobody waited for was done before: what follows counts as time with nothing on the device."""
+    decoder = Decoder(FakeContext(16), watched=True)
+    builder = BatchBuilder()
+    builder.add(np.arange(4, dtype=np.int32), 0, 0)
+    builder.flag(np.array([3]))
+    decoder.submit(builder.build())
+    submitted = time.perf_counter()
+    time.sleep(0.2)
+    decoder.rows(1)
+    assert decoder.stats.busy_until is not None
+    assert decoder.stats.busy_until < submitted + 0.1
