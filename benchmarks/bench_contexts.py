@@ -68,7 +68,7 @@ def measure(
         taken = used_mib() - before if gpu else 0
     stats = engine.stats
     seconds = stats.clocks["prefill"]
-    took = stats.prefill
+    took = stats.device
     shares = [part / seconds for part in (took.submit_s, took.alone_s, took.wait_s, took.idle_s)]
     return Measured(stats.computed / seconds, stats.computed / stats.unique, *shares, taken)
 

@@ -36,9 +36,10 @@ DECODE_S = 0.137
 
 def tokens_of(requests: Sequence[Request]) -> tuple[int, int]:
     """(prompt tokens sent, unique tokens with everything that is verified or scored)."""
-    probes = Probes(requests, draft=True, n_positions=4096)
+    texts = [request for request in requests if isinstance(request, GenerateRequest)]
+    verified = [np.concatenate([request.prompt, text]) for request in texts for text in request.candidates]
     sent = sum(len(request.prompt) for request in requests)
-    return sent, TokenTree([*probes.paths, *probes.bare]).n_unique
+    return sent, TokenTree([*Probes(requests).paths, *verified]).n_unique
 
 
 def main() -> None:

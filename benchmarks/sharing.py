@@ -20,7 +20,7 @@ from eval.tasks import TASKS, get_task
 from orin_runner.errors import UserError
 from orin_runner.options import load_options
 from orin_runner.probes import Probes
-from orin_runner.requests import Request, ScoreRequest
+from orin_runner.requests import GenerateRequest, Request, ScoreRequest
 from orin_runner.tokenizer import Tokenizer
 from orin_runner.tree import TokenTree
 
@@ -59,10 +59,11 @@ def main() -> None:
             continue
         requests = [question.request for question in item.questions]
         prompts = sum(map(sequences, requests))
-        probes = Probes(requests, draft=False, n_positions=NO_BOUND)
-        tree = TokenTree([*probes.paths, *probes.bare])
-        row = (task.name, len(requests), prompts, probes.sent, tree.n_unique)
-        print("| {} | {:,} | {:,} | {:,} | {:,} | {:.2f} |".format(*row, probes.sent / tree.n_unique), flush=True)
+        probes = Probes(requests)
+        texts = [request.prompt for request in requests if isinstance(request, GenerateRequest)]
+        unique, sent = TokenTree([*probes.paths, *texts]).n_unique, probes.sent + sum(map(len, texts))
+        row = (task.name, len(requests), prompts, sent, unique, sent / unique)
+        print("| {} | {:,} | {:,} | {:,} | {:,} | {:.2f} |".format(*row), flush=True)
 
 
 if __name__ == "__main__":

@@ -78,13 +78,16 @@ class Decoder:
 
     Args:
         backend: a context.
-        stats: counts to add to, where several decoders share a device.
         watched: note when the device is done with a batch, even if nobody waits for it then: a thread waits.
+
+    Attributes:
+        stats: counts of the calls, ``alone`` left out; decoders that share a device may share it.
+        checks: counts of the calls of ``alone``.
     """
 
-    def __init__(self, backend: Backend, stats: DecodeStats | None = None, *, watched: bool = False) -> None:
+    def __init__(self, backend: Backend, *, watched: bool = False) -> None:
         self.backend = backend
-        self.stats = stats or DecodeStats()
+        self.stats, self.checks = DecodeStats(), DecodeStats()
         self._submitted = (0.0, 0.0)
         self._watch = ThreadPoolExecutor(1, "watch") if watched else None
         self._done: Future[float] | None = None
@@ -171,6 +174,8 @@ class Decoder:
         Whole chunks that a path shares with the one before stay in the cache: the same cells hold the same then as if
         they had been computed anew. So sort the paths.
         """
+        own = Decoder(self.backend)
+        own.stats = self.checks
         before = np.empty(0, dtype=np.int32)
         for tokens in paths:
             shared = min(common_prefix(before, tokens), len(tokens) - 1) // n_chunk * n_chunk
@@ -186,10 +191,10 @@ class Decoder:
                 if start + n_chunk >= len(tokens):
                     builder.flag(np.array([len(part) - 1]))
                 batch = builder.build()
-                self.prepare(batch)
-                self.submit(batch)
-            row: npt.NDArray[np.float32] = self.rows(1)[0].copy()
-            self.stats.busy_until = None
+                own.prepare(batch)
+                own.submit(batch)
+            row: npt.NDArray[np.float32] = own.rows(1)[0].copy()
             before = tokens
             yield row
+        self.stats.busy_until = None  # what the device did meanwhile is not counted
         self.backend.clear()

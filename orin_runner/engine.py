@@ -8,17 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from orin_runner.decoder import Backend, Decoder, DecodeStats
+from orin_runner.draft import Draft
 from orin_runner.errors import UserError
-from orin_runner.generate import Draft, Greedy
+from orin_runner.generate import Greedy
 from orin_runner.planner import Budget
 from orin_runner.probes import Probes
 from orin_runner.prompt_cache import PromptCache
-from orin_runner.requests import GenerateRequest, Request, Result, ScoreRequest, longest_path
+from orin_runner.requests import GenerateRequest, Request, Result, longest_path
 from orin_runner.scoring import RowScorer, largest_difference, near_tie
 from orin_runner.stream import StreamPass
 from orin_runner.tree import TokenTree
@@ -31,16 +33,17 @@ class RunStats:
     Attributes:
         sent: tokens as a tool without sharing would send them: the prompt once with each of its continuations, once for
             all those of a single token.
-        unique: distinct tokens in the prefix tree of all paths.
+        unique: distinct tokens in the prefix tree of all paths: prompts with their continuations or candidates, and the
+            greedy texts, as far as they stand in no candidate.
         computed: tokens computed for the answers (tree pass and decoding).
         checked: tokens computed a second time for the self-check and for settling near-ties.
-        noise: largest difference of any log-probability between a request in the tree and the same request alone.
-        check_requests: how many requests that was measured on.
+        noise: largest difference of any log-probability between a row of the run and the same row alone.
+        check_requests: how many rows that was measured on.
         settled: positions of greedy texts decided in the canonical shape.
         settle_s: seconds of the decode clock that these took.
         restored: tokens whose state came from the prompt cache instead of being computed.
         clocks: seconds per stage: plan, prefill, decode, check.
-        prefill: decode calls of the tree pass.
+        device: decode calls for the answers.
     """
 
     sent: int = 0
@@ -53,7 +56,7 @@ class RunStats:
     settle_s: float = 0.0
     restored: int = 0
     clocks: dict[str, float] = field(default_factory=dict)
-    prefill: DecodeStats = field(default_factory=DecodeStats)
+    device: DecodeStats = field(default_factory=DecodeStats)
 
     @property
     def near_tie(self) -> float:
@@ -118,22 +121,27 @@ class Engine:
             DecodeError, LostPrefixError: the device failed, or a prefix was lost.
         """
         self.stats = RunStats()
-        stats = DecodeStats()
+        stats, checks = DecodeStats(), DecodeStats()
         for decoder in self._decoders:
-            decoder.stats = stats
+            decoder.stats, decoder.checks = stats, checks
         started = time.perf_counter()
-        plan = Probes(requests, draft=self._draft, n_positions=self._n_positions)
         self._check_lengths(requests)
+        probes = Probes(requests)
+        drafts, twins = self._drafts(requests)
         scorer = RowScorer(self._n_threads)
         try:
-            texts = any(isinstance(request, GenerateRequest) for request in requests)
-            stream = StreamPass(plan.paths, plan.path, plan.position, plan.token, leads=texts)
-            self.stats.sent = plan.sent
-            self.stats.unique = TokenTree([*plan.paths, *plan.bare]).n_unique if plan.bare else stream.tree.n_unique
+            stream = StreamPass(probes.paths, probes.path, probes.position, probes.token)
+            texts = [path for draft in drafts for path in draft.paths()]
+            self.stats.sent = probes.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
+            self.stats.unique = TokenTree([*probes.paths, *texts]).n_unique if texts else stream.tree.n_unique
             self.stats.clocks["plan"] = time.perf_counter() - started
-            if plan.paths:
-                yield from self._prefill(stream, plan, scorer, requests)
-            yield from self._generate(stream, plan, scorer, requests)
+            for event in chain(self._prefill(stream, probes, scorer), self._generate(drafts, twins, scorer)):
+                self.stats.computed, self.stats.checked = stats.tokens, checks.tokens
+                yield event or Progress(stats.tokens, self.stats.unique, self.stats.sent)
+            self.stats.computed, self.stats.checked = stats.tokens, checks.tokens
+            self.stats.device = replace(stats)
+            if self._cache is not None:
+                self.stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
         finally:
             scorer.close()
 
@@ -146,63 +154,62 @@ class Engine:
                     "use fewer --shots",
                 )
 
-    def _prefill(
-        self, stream: StreamPass, plan: Probes, scorer: RowScorer, requests: Sequence[Request]
-    ) -> Iterator[tuple[int, Result] | Progress]:
-        checks = plan.to_check(stream.tree.n_unique)
+    def _prefill(self, stream: StreamPass, probes: Probes, scorer: RowScorer) -> Iterator[tuple[int, Result] | None]:
+        """The tree pass: the results of score requests, and None after each batch."""
+        if not probes.paths:
+            return
+        checks = probes.to_check(stream.tree.n_unique)
         kept: dict[int, npt.NDArray[np.float32]] = {int(stream.row_of[k]): np.empty(0, np.float32) for k in checks}
-        open_probes = np.bincount(plan.request, minlength=len(requests))
+        open_probes = np.bincount(probes.request)
         before = time.perf_counter()
-        for n_tokens, probes in stream.run(self._decoders, self._budget, scorer, kept, self._cache):
-            self.stats.computed += n_tokens
-            touched, counts = np.unique(plan.request[probes], return_counts=True)
+        for answered in stream.run(self._decoders, self._budget, scorer, kept, self._cache):
+            touched, counts = np.unique(probes.request[answered], return_counts=True)
             open_probes[touched] -= counts
-            for i in touched[open_probes[touched] == 0].tolist():
-                if isinstance(requests[i], ScoreRequest):
-                    yield i, plan.scored(i, stream)
-            yield Progress(self.stats.computed, self.stats.unique, self.stats.sent)
-        self.stats.prefill = replace(self._decoder.stats)
-        if self._cache is not None:
-            self.stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
+            yield from ((i, probes.scored(i, stream)) for i in touched[open_probes[touched] == 0].tolist())
+            yield None
         self.stats.clocks["prefill"] = time.perf_counter() - before
         before = time.perf_counter()
         for k in checks:
-            prefix = plan.paths[plan.path[k]][: plan.position[k] + 1]
+            prefix = probes.paths[probes.path[k]][: probes.position[k] + 1]
             alone = self._decoder.alone(prefix, self._n_chunk)
             self.stats.noise = max(self.stats.noise, largest_difference(alone, kept[int(stream.row_of[k])]))
-            self.stats.checked += len(prefix)
             self.stats.check_requests += 1
         self.stats.clocks["check"] = time.perf_counter() - before
 
-    def _generate(
-        self, stream: StreamPass, plan: Probes, scorer: RowScorer, requests: Sequence[Request]
-    ) -> Iterator[tuple[int, Result] | Progress]:
-        before = time.perf_counter()
+    def _drafts(self, requests: Sequence[Request]) -> tuple[list[Draft], dict[int, list[int]]]:
+        """A draft for each text that is asked for, and the requests that it answers, by its index.
+
+        Equal prompts with equal candidates, limits and stops are one text: once is enough.
+        """
         drafts: dict[tuple[object, ...], Draft] = {}
-        twins: dict[int, list[int]] = {}  # equal prompts with equal candidates, limits and stops: once is enough
+        twins: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
             if isinstance(request, GenerateRequest):
-                texts = tuple(text.tobytes() for text in (request.prompt, *request.candidates))
-                key = (texts, request.stop, request.max_new_tokens, request.until)
-                limit = min(request.max_new_tokens, self._n_positions - len(request.prompt))
-                draft = drafts.setdefault(key, Draft(i, request, limit, self._decoder.backend.piece))
+                key = (
+                    tuple(text.tobytes() for text in (request.prompt, *request.candidates)),
+                    (request.stop, request.max_new_tokens, request.until),
+                )
+                room = self._n_positions - len(request.prompt)
+                fitting = [c for c in request.candidates if self._draft and len(c) <= room]
+                limit = min(request.max_new_tokens, room)
+                draft = drafts.setdefault(key, Draft(i, request, limit, fitting, self._decoder.backend.piece))
                 twins.setdefault(draft.index, []).append(i)
+        return list(drafts.values()), twins
+
+    def _generate(
+        self, drafts: Sequence[Draft], twins: dict[int, list[int]], scorer: RowScorer
+    ) -> Iterator[tuple[int, Result] | None]:
+        """Greedy texts, and None after each batch."""
         if not drafts:
             return
-        before_tokens = self._decoder.stats.tokens
-        greedy = Greedy(self._decoder, self._budget, self._n_chunk, self.stats.noise, scorer)
-        unfinished = []
-        for draft in drafts.values():
-            rows = plan.candidate_rows(draft.index, stream)
-            greedy.verify(draft, stream.facts, plan.candidates(draft.index), rows)
-            if draft.finished:
+        before = time.perf_counter()
+        greedy = Greedy(self._decoders, self._budget, self._n_chunk, self.stats.noise, scorer, self._cache)
+        for finished in greedy.finish(drafts):
+            for draft in finished:
+                self.stats.unique += draft.n_decoded()
                 yield from ((i, draft.result()) for i in twins[draft.index])
-            else:
-                unfinished.append(draft)
-        for draft in greedy.finish(unfinished):
-            yield from ((i, draft.result()) for i in twins[draft.index])
+            yield None
         self.stats.noise = greedy.noise
+        self.stats.check_requests += greedy.n_samples
         self.stats.settled, self.stats.settle_s = greedy.settled, greedy.settle_s
-        self.stats.checked += greedy.settled_tokens
-        self.stats.computed += self._decoder.stats.tokens - before_tokens - greedy.settled_tokens
         self.stats.clocks["decode"] = time.perf_counter() - before

@@ -21,56 +21,42 @@ CHECK_AT_LEAST = 4
 
 
 class Probes:
-    """The token paths of all requests and what is asked of them.
+    """The token paths of all score requests and what is asked of them.
 
-    A request's probes are consecutive: one after another of its continuations (or candidates), one after another of
-    their tokens.
+    A request's probes are consecutive: one after another of its continuations, one after another of their tokens.
 
     Args:
-        requests: what is asked.
-        draft: verify the candidates of generation requests.
-        n_positions: longest path allowed; candidates that would be longer are left out.
+        requests: what is asked; those that are not score requests have no probes.
 
     Attributes:
         paths: int32 token paths.
         path, position, token: int64 ``[k]``: the row after ``position`` of ``path`` is asked for ``token``.
         request: int64 ``[k]``, the request each probe belongs to.
-        bare: prompts of generation requests that have no candidates to verify.
         sent: tokens as sent without sharing: every continuation with its own copy of the prompt, but answers of one
             token read from the same row.
     """
 
-    def __init__(self, requests: Sequence[Request], *, draft: bool, n_positions: int) -> None:
+    def __init__(self, requests: Sequence[Request]) -> None:
         self.paths: list[Tokens] = []
-        self.bare: list[Tokens] = []
         self.sent = 0
         self._requests = requests
-        self._candidates: dict[int, list[Tokens]] = {}
         path: list[Int64] = []
         position: list[Int64] = []
         token: list[Int64] = []
         counts = np.zeros(len(requests), dtype=np.int64)
         for i, request in enumerate(requests):
+            if not isinstance(request, ScoreRequest):
+                continue
             prompt = request.prompt
-            if isinstance(request, ScoreRequest):
-                asked = [(c[:-1], c[-n:]) for c, n in zip(request.continuations, request.n_scored, strict=True)]
-            else:
-                fitting = [c for c in request.candidates if draft and len(prompt) + len(c) <= n_positions]
-                self._candidates[i] = fitting
-                # The token asked for does not matter: verification reads the row's argmax.
-                asked = [(c, np.append(c, np.int32(0))) for c in fitting]
-                self.sent += len(prompt)
-                if not fitting:
-                    self.bare.append(prompt)
             known: dict[bytes, int] = {}
-            for suffix, wanted in asked:
+            for continuation, n in zip(request.continuations, request.n_scored, strict=True):
+                suffix, wanted = continuation[:-1], continuation[-n:]
                 key = suffix.tobytes()
                 if key not in known:
                     known[key] = len(self.paths)
                     self.paths.append(np.concatenate([prompt, suffix]) if len(suffix) else prompt)
-                    if isinstance(request, ScoreRequest):
-                        self.sent += len(self.paths[-1])
-                n, end = len(wanted), len(self.paths[known[key]])
+                    self.sent += len(self.paths[-1])
+                end = len(self.paths[known[key]])
                 path.append(np.full(n, known[key], dtype=np.int64))
                 position.append(np.arange(end - n, end, dtype=np.int64))
                 token.append(wanted.astype(np.int64))
@@ -81,10 +67,6 @@ class Probes:
         self.token = np.concatenate(token or empty)
         self.request = np.repeat(np.arange(len(requests)), counts)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-
-    def candidates(self, i: int) -> list[Tokens]:
-        """The candidates of generation request ``i`` that are verified."""
-        return self._candidates[i]
 
     def scored(self, i: int, stream: StreamPass) -> Scored:
         """The result of score request ``i``, all of whose probes are answered."""
@@ -99,15 +81,6 @@ class Probes:
             at += n
         return Scored(tuple(logprobs), tuple(greedy))
 
-    def candidate_rows(self, i: int, stream: StreamPass) -> list[Int64]:
-        """Per verified candidate of request ``i``, the rows after the prompt and after each of its tokens."""
-        at = int(self._starts[i])
-        rows = []
-        for candidate in self._candidates[i]:
-            rows.append(stream.row_of[at : at + len(candidate) + 1])
-            at += len(candidate) + 1
-        return rows
-
     def to_check(self, n_unique: int) -> list[int]:
         """Probes to compute a second time: the last ones of evenly spread requests, as many as the allowance pays for.
 
@@ -117,7 +90,7 @@ class Probes:
         if not len(self.request):
             return []
         last = np.flatnonzero(np.diff(self.request, append=-1))
-        spread = last[_middles(len(last), CHECK_REQUESTS)]
+        spread = last[middles(len(last), CHECK_REQUESTS)]
         picked: list[int] = []
         cost = 0
         # Every other one first: the allowance may end the list early.
@@ -129,7 +102,7 @@ class Probes:
         return picked
 
 
-def _middles(n: int, parts: int) -> Int64:
+def middles(n: int, parts: int) -> Int64:
     """Indices in the middle of each of at most ``parts`` equal parts of ``n``.
 
     Not at the edges: the first request of a run is computed much as it is alone.

@@ -77,6 +77,12 @@ class RowFacts:
         self.lead = np.full(n, np.nan, dtype=np.float32)
         self.top = np.full(n, np.nan)
 
+    def put(self, start: int, found: RowFacts, skip: int) -> None:
+        """Take the rows of ``found`` from ``skip`` on as rows ``start`` and following."""
+        end = start + len(found.total) - skip
+        for name in ("total", "best", "lead", "top"):
+            getattr(self, name)[start:end] = getattr(found, name)[skip:]
+
     def fill(self, start: int, rows: Float32, scratch: Float32) -> None:
         """Write the facts of ``rows`` as rows ``start`` and following; ``scratch`` is room for as many rows."""
         end = start + len(rows)

@@ -20,10 +20,10 @@ from orin_runner.batch import Batch, BatchBuilder
 from orin_runner.cells import KVCells
 from orin_runner.decoder import Decoder, LostPrefixError
 from orin_runner.planner import Budget, Planner
-from orin_runner.prompt_cache import MIN_TOKENS, PromptCache
+from orin_runner.prompt_cache import PromptCache
 from orin_runner.requests import Tokens
+from orin_runner.rows import WantedRows
 from orin_runner.scoring import RowFacts, RowScorer
-from orin_runner.tree import TokenTree
 
 Int64 = npt.NDArray[np.int64]
 
@@ -36,12 +36,11 @@ class StreamPass:
         probe_path: int64 ``[k]``, index into ``paths``.
         probe_position: int64 ``[k]``, the row after this position of the path is looked at.
         probe_token: int64 ``[k]``, the token whose log-probability is wanted.
-        leads: work out by how much each row's argmax leads.
 
     Attributes:
         tree: the prefix tree.
         row_of: int64 ``[k]``, each probe's row in ``facts``.
-        facts: argmax, lead and log-sum-exp of every row.
+        facts: argmax and log-sum-exp of every row.
     """
 
     def __init__(
@@ -50,49 +49,20 @@ class StreamPass:
         probe_path: Int64,
         probe_position: Int64,
         probe_token: Int64,
-        *,
-        leads: bool = True,
     ) -> None:
-        self.tree = TokenTree(paths)
-        path = self.tree.index[probe_path]
-        by_path = np.argsort(path, kind="stable")
-        where = np.empty(len(path), dtype=np.int64)
-        where[by_path] = self.tree.locate(path[by_path], probe_position[by_path])
-        self._outputs, self.row_of = np.unique(where, return_inverse=True)
+        self._wanted = WantedRows(paths, probe_path, probe_position)
+        self.tree, self.row_of = self._wanted.tree, self._wanted.row_of
         self._order = np.argsort(self.row_of, kind="stable")
         self._sorted_rows = self.row_of[self._order]
         self._sorted_tokens = probe_token[self._order]
-        self._sorted_logprobs = np.full(len(where), np.nan)
-        self._place = np.empty(len(where), dtype=np.int64)
-        self._place[self._order] = np.arange(len(where))
-        self.facts = RowFacts(len(self._outputs), leads=leads)
+        self._sorted_logprobs = np.full(len(self.row_of), np.nan)
+        self._place = np.empty(len(self.row_of), dtype=np.int64)
+        self._place[self._order] = np.arange(len(self.row_of))
+        self.facts = RowFacts(len(self._wanted.outputs), leads=False)
 
     def logprobs_of(self, probes: slice) -> npt.NDArray[np.float64]:
         """The answers of a range of probes, float64; NaN where not computed yet."""
         return self._sorted_logprobs[self._place[probes]]
-
-    def bases(self, window: int) -> dict[int, int]:
-        """Where a long prefix begins to be shared: path to length, as ``Planner`` takes them.
-
-        A base ends before the first row that is wanted, so that what is restored need not be computed, and within the
-        sliding ``window`` (0 for none) of its first token: a longer state would lack the beginning, which the paths
-        after these may share.
-        """
-        lcp, starts = self.tree.lcp, self.tree.starts
-        found: dict[int, int] = {}
-        begins = np.flatnonzero(lcp < MIN_TOKENS)
-        for first, end in zip(begins.tolist(), [*begins.tolist()[1:], len(lcp)], strict=True):
-            if end - first < 2:
-                continue
-            base = min(int(lcp[first + 1 : end].min()), len(self.tree.paths[first]) - 1)
-            output = int(np.searchsorted(self._outputs, starts[first]))
-            if output < len(self._outputs):
-                base = min(base, int(self._outputs[output] - starts[first] + lcp[first]))
-            if window:
-                base = min(base, window - 1)
-            if base >= MIN_TOKENS:
-                found[first] = base
-        return found
 
     def run(
         self,
@@ -101,7 +71,7 @@ class StreamPass:
         scorer: RowScorer,
         keep_rows: dict[int, npt.NDArray[np.float32]],
         cache: PromptCache | None = None,
-    ) -> Iterator[tuple[int, Int64]]:
+    ) -> Iterator[Int64]:
         """Compute everything.
 
         Args:
@@ -113,7 +83,7 @@ class StreamPass:
             cache: states of shared prefixes to restore instead of computing them, and to keep.
 
         Yields:
-            (tokens computed since the last yield, indices of the probes answered since then), batch by batch.
+            Indices of the probes that each batch answers.
         """
         lanes = self._lanes(decoders, budget, with_bases=cache is not None)
         # Rows of up to two batches are in flight on the scoring threads.
@@ -140,17 +110,13 @@ class StreamPass:
     def _lanes(self, decoders: Sequence[Decoder], budget: Budget, *, with_bases: bool) -> list[_Lane]:
         """One lane per decoder that has something to do; the whole tree in the first where two do not pay."""
         middle = self.tree.middle() if len(decoders) > 1 else 0
-        bounds = [0, middle, len(self.tree.paths)] if middle else [0, len(self.tree.paths)]
-        bases = self.bases(decoders[0].backend.n_swa) if with_bases else {}
+        parts = self._wanted.parts(middle, window=decoders[0].backend.n_swa, with_bases=with_bases)
         lanes = []
-        for decoder, first, end in zip(decoders, bounds[:-1], bounds[1:], strict=False):
+        for decoder, part in zip(decoders, parts, strict=False):
             decoder.backend.clear()
-            tree, before = self.tree.part(first, end)
-            low, high = np.searchsorted(self._outputs, self.tree.starts[[first, end]])
-            own = {path - first: n for path, n in bases.items() if first <= path < end}
-            cells = KVCells(budget.n_cells, budget.n_seq, tree.n_unique)
-            planner = Planner(tree, self._outputs[low:high] - before, budget, cells, bases=own)
-            lanes.append(_Lane(decoder, planner, int(low)))
+            cells = KVCells(budget.n_cells, budget.n_seq, part.tree.n_unique)
+            planner = Planner(part.tree, part.outputs, budget, cells, bases=part.bases)
+            lanes.append(_Lane(decoder, planner, part.first_row))
         return lanes
 
     def _score(self, scorer: RowScorer, first_row: int, rows: npt.NDArray[np.float32]) -> list[Future[None]]:
@@ -166,22 +132,21 @@ class StreamPass:
 
     def _collect(
         self, scorer: RowScorer, batch: _Submitted, rows: npt.NDArray[np.float32], futures: list[Future[None]]
-    ) -> tuple[int, Int64]:
-        """Wait for a batch's rows to be scored; its tokens and the probes it answers."""
+    ) -> Int64:
+        """Wait for a batch's rows to be scored; the probes it answers."""
         for future in futures:
             future.result()
         scorer.recycle(rows)
         low, high = np.searchsorted(self._sorted_rows, [batch.first_row, batch.first_row + batch.n_rows])
-        return batch.n_tokens, self._order[low:high]
+        return self._order[low:high]
 
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """A batch on the device: its first row in ``facts``, rows and tokens."""
+    """A batch on the device: its first row in ``facts``, and how many it has."""
 
     first_row: int
     n_rows: int
-    n_tokens: int
 
 
 @dataclass(slots=True)
@@ -203,7 +168,7 @@ class _Lane:
         if self.planner.done:
             return None
         if cache is not None:
-            _restore(self.planner, self.decoder, cache)
+            restore_base(self.planner, self.decoder, cache)
         builder = BatchBuilder()
         self.planner.fill(builder, budget.n_batch, budget.n_outputs, budget.n_seq)
         batch = builder.build()
@@ -215,13 +180,13 @@ class _Lane:
         self.running = None
         if batch is not None:
             self.decoder.submit(batch)
-            self.running = _Submitted(self.next_row, batch.n_outputs, len(batch.tokens))
+            self.running = _Submitted(self.next_row, batch.n_outputs)
             self.next_row += batch.n_outputs
             if cache is not None:
-                _save(self.planner, self.decoder, cache)
+                save_base(self.planner, self.decoder, cache)
 
 
-def _restore(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:
+def restore_base(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:
     """Put the base that comes next into the cache, if its state is on disk."""
     base = planner.base_ahead
     payload = None if base is None else cache.load(base)
@@ -236,7 +201,7 @@ def _restore(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:
         )
 
 
-def _save(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:
+def save_base(planner: Planner, decoder: Decoder, cache: PromptCache) -> None:
     """Keep the state of the base that the batch just submitted completes."""
     base = planner.base_complete
     if base is not None and planner.trunk is not None:

@@ -23,10 +23,10 @@ def both_ways(backend: Backend, paths: list[Tokens], n_chunk: int) -> tuple[int,
     """Tokens computed for ``paths`` one at a time and after one another, whose rows must be equal."""
     decoder = Decoder(backend)
     one_at_a_time = [decoder.alone(path, n_chunk) for path in paths]
-    apart = decoder.stats.tokens
+    apart = decoder.checks.tokens
     together = list(decoder.each_alone(paths, n_chunk))
     assert [row.tobytes() for row in together] == [row.tobytes() for row in one_at_a_time]
-    return apart, decoder.stats.tokens - apart
+    return apart, decoder.checks.tokens - apart
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -144,14 +144,15 @@ def test_two_contexts_give_what_one_gives(seed: int, most_again: float, monkeypa
     """Each takes a half of the tree; what both must compute is bounded, and counted."""
     monkeypatch.setattr(tree, "MOST_AGAIN", most_again)
     rng = random.Random(seed)
-    requests = [*tails(rng, score_requests(rng, rng.randrange(2, 20))), *generate_requests(rng, 3, 12)]
-    found, stats = [], []
+    scores = tails(rng, score_requests(rng, rng.randrange(2, 20)))
+    requests = [*scores, *generate_requests(rng, 6, 12)]
+    found, computed = [], []
     for n_contexts in (1, 2):
         engine, _ = engine_for(requests, random.Random(seed), window=12, n_contexts=n_contexts)
         found.append(answers(engine, requests))
-        stats.append(engine.stats)
-    # The decode steps are the same; the tree pass computes what the halves share twice.
-    assert 0 <= stats[1].prefill.tokens - stats[0].prefill.tokens <= most_again * stats[0].prefill.tokens
+        answers(engine, scores)
+        computed.append(engine.stats.computed)
+    assert 0 <= computed[1] - computed[0] <= most_again * computed[0]
     for one, two in zip(*found, strict=True):
         if isinstance(one, Scored):
             assert isinstance(two, Scored)
@@ -285,6 +286,32 @@ def test_a_candidate_that_runs_into_a_stop_text_needs_no_decoding() -> None:
         assert isinstance(result, Generated)
         assert result.tokens.tolist() == request.candidates[0].tolist()
         assert (result.stopped, result.decode_steps, result.drafted) == (True, 0, len(result.tokens))
+
+
+@pytest.mark.parametrize("n_contexts", [1, 2])
+@pytest.mark.parametrize("draft", [True, False])
+@pytest.mark.parametrize("window", [0, 64])
+def test_no_prompt_is_computed_twice(window: int, draft: bool, n_contexts: int) -> None:
+    """Where texts leave their candidates, decoding goes on from the cells of the prompt, and of what was right."""
+    rng = random.Random(window)
+    families = [[first, *(rng.randrange(N_VOCAB) for _ in range(20))] for first in range(8)]
+    requests = []
+    for i in range(64):
+        own = [rng.randrange(N_VOCAB) for _ in range(rng.randrange(5, 20))]
+        prompt = np.array([*families[i % 8], *own], dtype=np.int32)
+        text = greedy(prompt, STOP, 12, window)
+        half = [*text[: len(text) // 2], rng.randrange(N_VOCAB), rng.randrange(N_VOCAB)]
+        candidates = tuple(np.array(c, dtype=np.int32) for c in ([rng.randrange(N_VOCAB)], half, text) if c)
+        requests.append(GenerateRequest(prompt, STOP, 12, rng.choice([candidates[:2], candidates, ()])))
+    contexts = [FakeContext(4096, n_batch=64, window=window) for _ in range(n_contexts)]
+    engine = Engine(contexts, Budget(4096, 64, 256, 64), n_chunk=4, n_positions=64, draft=draft)
+    for request, result in zip(requests, answers(engine, requests), strict=True):
+        assert isinstance(result, Generated)
+        assert result.tokens.tolist() == greedy(request.prompt, STOP, 12, window)
+    stats = engine.stats
+    assert sum(context.computed for context in contexts) == stats.computed + stats.checked
+    assert stats.computed == stats.unique
+    assert bool(contexts[-1].computed) or n_contexts == 1 or not draft
 
 
 def test_verified_candidates_need_no_decoding() -> None:

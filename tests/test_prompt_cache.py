@@ -15,7 +15,7 @@ from runs import run_gguf
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner import stream, tree
+from orin_runner import rows, tree
 from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.planner import Budget
 from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
@@ -26,7 +26,7 @@ BUDGET = Budget(96, 16, 12, 8)
 
 @pytest.fixture(autouse=True)
 def _short_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MIN_TOKENS", 4)
+    monkeypatch.setattr(rows, "MIN_TOKENS", 4)
 
 
 def requests_of(rng: random.Random) -> list[Request]:
