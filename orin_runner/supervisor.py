@@ -147,10 +147,12 @@ class Supervisor:
         self.stats = RunStats()
         open_requests = dict(enumerate(requests))
         first: Progress | None = None
-        lost = in_vain = 0  # tokens computed by workers that died; deaths in a row without an answer
+        lost = lost_texts = 0  # tokens computed by workers that died, and of these what texts added to the unique ones
+        in_vain = 0  # deaths in a row without an answer
         while open_requests:
             order = list(open_requests)
-            computed = 0
+            computed = texts = 0
+            begun: Progress | None = None
             try:
                 if self._process is None:
                     self._start_again(len(requests) - len(open_requests), len(requests))
@@ -169,21 +171,21 @@ class Supervisor:
                             del open_requests[order[k]]
                             yield order[k], result
                         if message.progress is not None:
-                            first = first or message.progress
-                            computed = message.progress.computed
-                            yield replace(first, computed=lost + computed)
+                            begun = begun or message.progress
+                            first = first or begun
+                            computed, texts = message.progress.computed, message.progress.unique - begun.unique
+                            unique = first.unique + lost_texts + texts
+                            yield replace(first, computed=lost + computed, unique=unique)
                     elif isinstance(message, Done):
                         self._owed = False
                         stats = message.stats
-                        self.stats = replace(
-                            stats,
-                            sent=first.sent if first else stats.sent,
-                            unique=first.unique if first else stats.unique,
-                            computed=lost + stats.computed,
-                        )
+                        self.stats = replace(stats, computed=lost + stats.computed)
+                        if first and begun:
+                            unique = first.unique + lost_texts + stats.unique - begun.unique
+                            self.stats = replace(self.stats, sent=first.sent, unique=unique)
                         break
             except (_WorkerLostError, BrokenPipeError):
-                lost += computed
+                lost, lost_texts = lost + computed, lost_texts + texts
                 in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
                 left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
                 self._bury(in_vain, left, "going on with these in a new one and")
