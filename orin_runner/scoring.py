@@ -17,8 +17,8 @@ BLOCK_BYTES = 2 << 20
 """Bytes of rows one thread works on at a time: they and their exponentials stay in its cache."""
 
 MOST_THREADS = 4
-"""More threads than this wait for Python's lock, and keep the one that feeds the device waiting for it: with 16 of them
-a batch took the host three times as long on an H100's machine."""
+"""Threads that score rows while the device is fed: more of them wait for Python's lock, and keep the one that feeds it
+waiting for it. With 16 a batch took the host three times as long on an H100's machine."""
 LEAST_NOISE = 0.005
 """Noise below this is taken as this: a few short prompts are computed much as they are alone, and show less than full
 batches have. Those of 16-bit models moved log-probabilities by 0.005 (CPU) to 0.1 (CUDA)."""
@@ -102,14 +102,14 @@ class RowScorer:
     """Runs row work on threads.
 
     Args:
-        n_threads: worker threads, of which it takes at most ``MOST_THREADS``.
+        n_threads: worker threads; in the background at most ``MOST_THREADS`` of them.
     """
 
     def __init__(self, n_threads: int) -> None:
-        self._n_threads = n_threads = min(n_threads, MOST_THREADS)
-        self._pool = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="score")
-        # The device waits for a copy, so it must not stand in line behind rows being scored.
-        self._copiers = ThreadPoolExecutor(max_workers=n_threads, thread_name_prefix="copy")
+        self._n_threads = n_threads
+        self._background = ThreadPoolExecutor(min(n_threads, MOST_THREADS), "score")
+        # What the device waits for must not stand in line behind rows being scored.
+        self._urgent = ThreadPoolExecutor(n_threads, "urgent")
         # Each thread keeps its temporaries: new pages for every block would cost more than the arithmetic, and the
         # threads would wait for one another in the kernel.
         self._local = threading.local()
@@ -117,8 +117,8 @@ class RowScorer:
 
     def close(self) -> None:
         """Stop the threads when they are done."""
-        self._pool.shutdown()
-        self._copiers.shutdown()
+        self._background.shutdown()
+        self._urgent.shutdown()
 
     def snapshot(self, rows: Float32, most_rows: int) -> Float32:
         """A copy of llama.cpp's output buffer, made by all threads together; ``recycle`` it when it is done with.
@@ -133,7 +133,7 @@ class RowScorer:
         out = buffer[: len(rows)]
         step = max(1, -(-len(rows) // self._n_threads))
         parts = [slice(a, a + step) for a in range(0, len(rows), step)]
-        _wait([self._copiers.submit(np.copyto, out[part], rows[part]) for part in parts])
+        _wait([self._urgent.submit(np.copyto, out[part], rows[part]) for part in parts])
         return out
 
     def recycle(self, snapshot: Float32) -> None:
@@ -144,7 +144,7 @@ class RowScorer:
     def facts(self, rows: Float32) -> RowFacts:
         """The facts of ``rows``, worked out by all threads together."""
         found = RowFacts(len(rows))
-        _wait(self._each_block(rows, lambda a, b: found.fill(a, rows[a:b], self._scratch(rows[a:b]))))
+        _wait(_each_block(self._urgent, rows, lambda a, b: found.fill(a, rows[a:b], self._scratch(rows[a:b]))))
         return found
 
     def submit(
@@ -168,7 +168,7 @@ class RowScorer:
             at = row_of[first:last]
             logprobs[first:last] = rows[at, tokens[first:last]] - facts.total[start + at]
 
-        return self._each_block(rows, work)
+        return _each_block(self._background, rows, work)
 
     def _scratch(self, block: Float32) -> Float32:
         """Room for ``block``, the same for every block of this thread."""
@@ -177,9 +177,10 @@ class RowScorer:
             buffer = self._local.buffer = np.empty((max(len(block), _block_rows(block)), block.shape[1]), np.float32)
         return buffer[: len(block)]
 
-    def _each_block(self, rows: Float32, work: Callable[[int, int], None]) -> list[Future[None]]:
-        step = _block_rows(rows)
-        return [self._pool.submit(work, a, min(a + step, len(rows))) for a in range(0, len(rows), step)]
+
+def _each_block(pool: ThreadPoolExecutor, rows: Float32, work: Callable[[int, int], None]) -> list[Future[None]]:
+    step = _block_rows(rows)
+    return [pool.submit(work, a, min(a + step, len(rows))) for a in range(0, len(rows), step)]
 
 
 def _block_rows(rows: Float32) -> int:

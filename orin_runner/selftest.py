@@ -1,9 +1,10 @@
 """Does the tree give what one sequence gives? Random requests, all together and each alone, on the model at hand.
 
 The requests are random tokens, so this needs no data: prefixes that branch early and late, wide fans, prompts beyond
-the sliding window where the model has one. Rounding is measured, not assumed: each request alone is computed in two
-shapes (the engine's own self-check), and the tree may differ by a few times as much. A lost or mixed-up prefix moves
-log-probabilities by the spread of the logits, tens of times that.
+the sliding window where the model has one. Rounding is measured, not assumed: each request is computed in other shapes
+as well, by the engine's own self-check and beside an unrelated sequence, with which it shares batches and cache but no
+token. The tree may differ by a few times as much. A lost or mixed-up prefix moves log-probabilities by their spread,
+tens of times that; so what differs by a good part of the spread is no rounding, whatever was measured.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from orin_runner.engine import Progress, RunStats
 from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
 
 TOLERANCE = 4.0
 """Times the rounding of single sequences that the tree may differ: it has more shapes, and more are compared."""
+MOST_OF_SPREAD = 0.25
+"""... but never by more than this share of the spread."""
 LEAST_ROUNDING = 1e-3
 """Rounding below this is taken as this; a lost prefix costs far more."""
 N_CHOICES = 16
@@ -33,7 +37,8 @@ class SelftestResult:
         longest: tokens of the longest request.
         window: the model's sliding window, 0 for none.
         difference: largest difference of any log-probability between tree and single sequence.
-        rounding: largest difference between two shapes of one single sequence.
+        rounding: largest difference between a single sequence in one shape and in another.
+        spread: median standard deviation of the log-probabilities of a request's choices, which are random tokens.
     """
 
     requests: int
@@ -43,10 +48,11 @@ class SelftestResult:
     window: int
     difference: float
     rounding: float
+    spread: float
 
     @property
     def allowed(self) -> float:
-        return TOLERANCE * max(self.rounding, LEAST_ROUNDING)
+        return min(TOLERANCE * max(self.rounding, LEAST_ROUNDING), MOST_OF_SPREAD * self.spread)
 
     @property
     def passed(self) -> bool:
@@ -82,7 +88,7 @@ def compare(
     window: int,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> SelftestResult:
-    """Run all requests together, then each alone.
+    """Run all requests together, then each alone and beside an unrelated one.
 
     Args:
         requests: what to compare.
@@ -94,11 +100,15 @@ def compare(
     together = _answers(run(requests))
     tree = stats()
     difference = rounding = 0.0
+    spreads = []
     for i, request in enumerate(requests):
-        alone = _answers(run([request]))[0]
+        alone = _logprobs(_answers(run([request]))[0])
         rounding = max(rounding, stats().noise)
-        for a, b in zip(together[i].logprobs, alone.logprobs, strict=True):
-            difference = max(difference, float(np.abs(a - b).max()))
+        stranger = ScoreRequest(request.prompt[::-1].copy(), request.continuations)
+        beside = _logprobs(_answers(run([stranger, request]))[1])
+        rounding = max(rounding, stats().noise, float(np.abs(beside - alone).max()))
+        difference = max(difference, float(np.abs(_logprobs(together[i]) - alone).max()))
+        spreads.append(alone.std())
         on_done(i + 1)
     return SelftestResult(
         requests=len(requests),
@@ -108,7 +118,12 @@ def compare(
         window=window,
         difference=difference,
         rounding=rounding,
+        spread=float(np.median(spreads)),
     )
+
+
+def _logprobs(result: Scored) -> npt.NDArray[np.float64]:
+    return np.concatenate(result.logprobs)
 
 
 def _answers(events: Iterator[tuple[int, Result | Unfit] | Progress]) -> dict[int, Scored]:

@@ -109,6 +109,10 @@ class Note:
     text: str
 
 
+SWITCH_S = 5e-4
+"""How long a thread may keep Python's lock from one that asks for it (Python's own: 5 ms). The thread that feeds the
+device asks often; at this value HellaSwag ran a sixth faster on an H100."""
+
 Message = Note | Planned | Loading | Loaded | Answers | Done | Refused | PromptRate
 
 
@@ -116,6 +120,7 @@ def serve(connection: Connection, job: Job) -> None:
     """Plan, load, then answer every request list (or ``MeasureLimit``) that comes, until the other end closes."""
     # Ctrl-C reaches the whole process group; the supervisor decides what becomes of the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_S)
     try:
         _serve(connection, job)
     except UserError as error:
