@@ -27,8 +27,9 @@ from orin_runner.stream import restore_base, save_base
 
 Row = npt.NDArray[np.float32]
 
-FIRST_GUESS = 16
-"""Tokens a text is expected to have before any has been finished; only the pace of admission depends on it."""
+FIRST_GUESS = 64
+"""Tokens that a text is expected to go on for before any has been finished, if its limit allows. Only the pace of
+admission depends on it: too few, and texts have to give way later; too many, and fewer run side by side."""
 
 MOST_SAMPLES = 32
 """Rows of each kind that are kept at a time to be compared with the same rows alone."""
@@ -170,14 +171,12 @@ class Decoding:
             self._submitted = (batch.n_outputs, filled)
 
     def _fill(self, builder: BatchBuilder) -> Filled | None:
-        running, free = len(self._running), self._cells.free
-        room = min(self._budget.n_batch - builder.n_tokens, free)
-        if running:
-            expected = round(np.mean(self._lengths)) if self._lengths else FIRST_GUESS
-            room = min(room, free - running * expected)
+        expected = round(np.mean(self._lengths)) if self._lengths else FIRST_GUESS
+        to_come = sum(min(expected, item.draft.limit - len(item.draft.tokens)) for item in self._running)
+        room = min(self._budget.n_batch - builder.n_tokens, self._cells.free - to_come)
         if room < 1:
             return None
-        return self._planner.fill(builder, room, self._budget.n_outputs - running, self._budget.n_seq)
+        return self._planner.fill(builder, room, self._budget.n_outputs - len(self._running), self._budget.n_seq)
 
     def read(self) -> list[Draft]:
         """Wait for the batch; the drafts it finished, some of them with positions to settle."""

@@ -160,7 +160,7 @@ class Greedy:
         return [draft for lane in lanes for draft in lane.left_out]
 
     def _lanes(self, drafts: Sequence[Draft], samples: tuple[Samples, Samples] | None) -> list[Decoding]:
-        """The texts and their paths, on one context or, where there are two and choices to verify, on both."""
+        """The texts and their paths, on one context or, where the tree can be divided, on two."""
         ahead = [draft.ahead() for draft in drafts]
         start = [len(draft.prefix()) for draft in drafts]
         sizes = np.array([len(rest) + 1 for rests in ahead for rest in rests], dtype=np.int64)
@@ -173,7 +173,7 @@ class Greedy:
         )
         rows = np.split(wanted.row_of, ends[:-1])
         owners: list[list[tuple[Text, int]]] = [[] for _ in wanted.tree.paths]
-        middle = wanted.tree.middle() if len(self._decoders) > 1 and any(len(rests[0]) for rests in ahead) else 0
+        middle = wanted.tree.middle() if len(self._decoders) > 1 else 0
         row = int(np.searchsorted(wanted.outputs, wanted.tree.starts[middle]))
         at = 0
         for draft, n, rests in zip(drafts, start, ahead, strict=True):

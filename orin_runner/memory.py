@@ -96,7 +96,7 @@ class Needs:
         row_share: output rows per computed token, at most 1.
         generated: whether texts may have to be decoded, many at once.
         tokens: tokens of all requests, which the host holds.
-        divisible: there is a tree pass, and two contexts can share its tree.
+        divisible: two contexts can share the tree.
     """
 
     longest: int
@@ -106,8 +106,8 @@ class Needs:
     divisible: bool = False
 
 
-def needs_of(requests: Sequence[Request], *, draft: bool = True) -> Needs:
-    """What all of ``requests`` together ask of a context; ``draft``: candidates are verified."""
+def needs_of(requests: Sequence[Request]) -> Needs:
+    """What all of ``requests`` together ask of a context."""
     rows = fresh = tokens = 0
     for request in requests:
         paths = request.candidates if isinstance(request, GenerateRequest) else request.continuations
@@ -119,11 +119,6 @@ def needs_of(requests: Sequence[Request], *, draft: bool = True) -> Needs:
         fresh += sum(len(path) - isinstance(request, ScoreRequest) for path in paths)
         tokens += len(request.prompt) + sum(len(path) for path in paths)
     prompts = [request.prompt for request in requests if len(request.prompt)]
-    passed = [
-        request.prompt
-        for request in requests
-        if len(request.prompt) and (isinstance(request, ScoreRequest) or (draft and request.candidates))
-    ]
     tree = TokenTree(prompts)
     computed = fresh + tree.n_unique
     return Needs(
@@ -131,7 +126,7 @@ def needs_of(requests: Sequence[Request], *, draft: bool = True) -> Needs:
         row_share=rows / max(computed, 1),
         generated=any(isinstance(request, GenerateRequest) for request in requests),
         tokens=tokens,
-        divisible=(tree if len(passed) == len(prompts) else TokenTree(passed)).middle() > 0,
+        divisible=tree.middle() > 0,
     )
 
 

@@ -144,7 +144,8 @@ class RowScorer:
     def facts(self, rows: Float32) -> RowFacts:
         """The facts of ``rows``, worked out by all threads together."""
         found = RowFacts(len(rows))
-        _wait(_each_block(self._urgent, rows, lambda a, b: found.fill(a, rows[a:b], self._scratch(rows[a:b]))))
+        step = min(_block_rows(rows), -(-len(rows) // self._n_threads))
+        _wait(_each_block(self._urgent, rows, lambda a, b: found.fill(a, rows[a:b], self._scratch(rows[a:b])), step))
         return found
 
     def submit(
@@ -168,7 +169,7 @@ class RowScorer:
             at = row_of[first:last]
             logprobs[first:last] = rows[at, tokens[first:last]] - facts.total[start + at]
 
-        return _each_block(self._background, rows, work)
+        return _each_block(self._background, rows, work, _block_rows(rows))
 
     def _scratch(self, block: Float32) -> Float32:
         """Room for ``block``, the same for every block of this thread."""
@@ -178,9 +179,10 @@ class RowScorer:
         return buffer[: len(block)]
 
 
-def _each_block(pool: ThreadPoolExecutor, rows: Float32, work: Callable[[int, int], None]) -> list[Future[None]]:
-    step = _block_rows(rows)
-    return [pool.submit(work, a, min(a + step, len(rows))) for a in range(0, len(rows), step)]
+def _each_block(
+    pool: ThreadPoolExecutor, rows: Float32, work: Callable[[int, int], None], step: int
+) -> list[Future[None]]:
+    return [pool.submit(work, a, min(a + step, len(rows))) for a in range(0, len(rows), max(1, step))]
 
 
 def _block_rows(rows: Float32) -> int:

@@ -1,10 +1,11 @@
 """Does the tree give what one sequence gives? Random requests, all together and each alone, on the model at hand.
 
 The requests are random tokens, so this needs no data: prefixes that branch early and late, wide fans, prompts beyond
-the sliding window where the model has one. Rounding is measured, not assumed: each request is computed in other shapes
-as well, by the engine's own self-check and beside an unrelated sequence, with which it shares batches and cache but no
-token. The tree may differ by a few times as much. A lost or mixed-up prefix moves log-probabilities by their spread,
-tens of times that; so what differs by a good part of the spread is no rounding, whatever was measured.
+the sliding window where the model has one. Rounding is measured, not assumed: the same prompts backwards, which share
+no beginnings, are computed all together and each alone as well. They fill batches as the tree does, and batches of
+another size are computed by other kernels. The tree may differ by a few times as much. A lost or mixed-up prefix moves
+log-probabilities by their spread, tens of times that; so what differs by a good part of the spread is no rounding,
+whatever was measured.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from orin_runner.engine import Progress, RunStats
 from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
@@ -37,7 +37,7 @@ class SelftestResult:
         longest: tokens of the longest request.
         window: the model's sliding window, 0 for none.
         difference: largest difference of any log-probability between tree and single sequence.
-        rounding: largest difference between a single sequence in one shape and in another.
+        rounding: largest difference between a sequence alone and beside others with which it shares nothing.
         spread: median standard deviation of the log-probabilities of a request's choices, which are random tokens.
     """
 
@@ -88,7 +88,7 @@ def compare(
     window: int,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> SelftestResult:
-    """Run all requests together, then each alone and beside an unrelated one.
+    """Run all requests together and each alone, as they are and backwards.
 
     Args:
         requests: what to compare.
@@ -97,18 +97,16 @@ def compare(
         window: named in the result.
         on_done: called with the number of requests compared.
     """
-    together = _answers(run(requests))
+    backwards = [ScoreRequest(request.prompt[::-1].copy(), request.continuations) for request in requests]
+    strangers, together = _answers(run(backwards)), _answers(run(requests))
     tree = stats()
     difference = rounding = 0.0
     spreads = []
-    for i, request in enumerate(requests):
-        alone = _logprobs(_answers(run([request]))[0])
-        rounding = max(rounding, stats().noise)
-        stranger = ScoreRequest(request.prompt[::-1].copy(), request.continuations)
-        beside = _logprobs(_answers(run([stranger, request]))[1])
-        rounding = max(rounding, stats().noise, float(np.abs(beside - alone).max()))
-        difference = max(difference, float(np.abs(_logprobs(together[i]) - alone).max()))
-        spreads.append(alone.std())
+    for i, (request, stranger) in enumerate(zip(requests, backwards, strict=True)):
+        rounding = max(rounding, _largest(strangers[i], _answers(run([stranger]))[0]), stats().noise)
+        alone = _answers(run([request]))[0]
+        difference = max(difference, _largest(together[i], alone))
+        spreads.append(np.concatenate(alone.logprobs).std())
         on_done(i + 1)
     return SelftestResult(
         requests=len(requests),
@@ -122,8 +120,8 @@ def compare(
     )
 
 
-def _logprobs(result: Scored) -> npt.NDArray[np.float64]:
-    return np.concatenate(result.logprobs)
+def _largest(one: Scored, other: Scored) -> float:
+    return float(np.abs(np.concatenate(one.logprobs) - np.concatenate(other.logprobs)).max())
 
 
 def _answers(events: Iterator[tuple[int, Result | Unfit] | Progress]) -> dict[int, Scored]:

@@ -45,7 +45,7 @@ def start(
     """
     job = Job(
         model=file.path,
-        needs=needs_of(requests, draft=draft),
+        needs=needs_of(requests),
         lengths=[context_tokens(request) for request in requests],
         device_bytes=device_bytes,
         share=1.0,

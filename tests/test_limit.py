@@ -101,9 +101,10 @@ def test_a_worker_that_dies_of_it_costs_no_answer() -> None:
         assert supervisor.deaths == 0
 
 
-def test_the_share_is_of_the_tree_pass_alone() -> None:
-    """900 tokens in 2 s of prefill are 450 a second, whatever decoding took; of 500 that is 0.9."""
-    stats = RunStats(clocks={"prefill": 2.0, "decode": 7.0}, prefill=DecodeStats(tokens=900), computed=5000)
+def test_the_share_is_of_what_is_computed_for_the_answers() -> None:
+    """900 tokens in 2 s, checks and near-ties apart, are 450 a second; of 500 that is 0.9."""
+    clocks = {"prefill": 0.5, "check": 3.0, "decode": 6.5}
+    stats = RunStats(clocks=clocks, settle_s=5.0, device=DecodeStats(tokens=900), checked=5000)
     section = {"device": device_section(stats)}
     assert share_of_limit(section, 500.0) == pytest.approx(0.9)
     assert share_of_limit({"device": device_section(RunStats())}, 500.0) is None

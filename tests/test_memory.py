@@ -227,7 +227,7 @@ def test_needs_count_rows_among_computed_tokens() -> None:
 
 
 def test_needs_say_whether_two_contexts_can_share_the_tree() -> None:
-    """Families of prompts can be divided, one trunk cannot; what is only decoded has no tree pass."""
+    """Families of prompts can be divided, whatever is asked of them; one trunk cannot."""
     tails = np.random.default_rng(1).integers(0, 30000, (40, 50)).astype(np.int32)
     trunk = np.arange(900, dtype=np.int32)
     letter = (trunk[:1],)
@@ -236,8 +236,7 @@ def test_needs_say_whether_two_contexts_can_share_the_tree() -> None:
     assert not needs_of([ScoreRequest(np.concatenate([trunk, tail]), letter) for tail in tails]).divisible
     texts = [GenerateRequest(tail, frozenset(), 8, letter) for tail in tails]
     assert needs_of(texts).divisible
-    assert not needs_of(texts, draft=False).divisible
-    assert not needs_of([replace(text, candidates=()) for text in texts]).divisible
+    assert needs_of([replace(text, candidates=()) for text in texts]).divisible
     assert not needs_of([]).divisible
 
 
