@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from orin_runner.gguf_file import GGUFFile
 from orin_runner.memory import CANONICAL_CHUNK, GPU_HOST_THREADS, budget_of, context_settings, needs_of
 from orin_runner.requests import Request
 from orin_runner.tokenizer import Tokenizer
+from orin_runner.worker import SWITCH_S
 
 SHAPES = [(1, 2048, 1024), (2, 2048, 1024), (2, 1024, 1024), (2, 512, 512)]
 """(contexts, n_batch, n_ubatch)"""
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    sys.setswitchinterval(SWITCH_S)
     file = GGUFFile.open(args.gguf)
     tokenizer = Tokenizer.from_gguf(file)
     tasks: dict[str, list[Request]] = {}

@@ -39,7 +39,8 @@ def tokens_of(requests: Sequence[Request]) -> tuple[int, int]:
     texts = [request for request in requests if isinstance(request, GenerateRequest)]
     verified = [np.concatenate([request.prompt, text]) for request in texts for text in request.candidates]
     sent = sum(len(request.prompt) for request in requests)
-    return sent, TokenTree([*Probes(requests).paths, *verified]).n_unique
+    prompts = [request.prompt for request in texts]
+    return sent, TokenTree([*Probes(requests).paths, *prompts, *verified]).n_unique
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ class Kind:
 
 
 KINDS = (
-    Kind("tokens_per_s", "Tokens computed in the tree pass; texts are decoded after it", "tokens/s"),
+    Kind("tokens_per_s", "Tokens computed for the answers", "tokens/s"),
     Kind("host_mib", "Memory of orin-run's processes", "MiB"),
     Kind("machine_mib", "Memory in use on the machine", "MiB"),
     Kind("gpu_mib", "Memory in use on the GPU", "MiB"),

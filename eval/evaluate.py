@@ -195,14 +195,14 @@ def evaluate(
 def device_section(stats: RunStats) -> dict[str, float]:
     """What the decode calls for the answers took, and the time between them.
 
-    ``tree_tokens`` and ``tree_s`` are their tokens and the time from beginning to end, all host work included but not
-    what is computed again alone; of several workers, the last one's.
+    ``answer_tokens`` and ``answer_s`` are their tokens and the time from beginning to end, all host work included but
+    not what is computed again alone; of several workers, the last one's.
     """
     device, seconds = stats.device, stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0)
     return {
         "seconds": round(seconds, 4),
-        "tree_tokens": device.tokens,
-        "tree_s": round(seconds - stats.settle_s, 4),
+        "answer_tokens": device.tokens,
+        "answer_s": round(seconds - stats.settle_s, 4),
         "calls": device.calls,
         "rows": device.rows,
         "submit_s": round(device.submit_s, 4),

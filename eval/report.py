@@ -95,12 +95,12 @@ def task_report(
 
 
 def share_of_limit(section: dict[str, Any], tokens_per_s: float) -> float | None:
-    """A task's tokens per second of the tree pass as a share of ``tokens_per_s``; None where nothing was computed.
+    """A task's tokens per second, checks apart, as a share of ``tokens_per_s``; None where nothing was computed.
 
     Args:
         section: of ``report.json``.
         tokens_per_s: of plain prompt processing on the same context (``orin_runner.limit``).
     """
     device = section.get("device", {})
-    seconds = device.get("tree_s", 0.0)
-    return device["tree_tokens"] / seconds / tokens_per_s if seconds else None
+    seconds = device.get("answer_s", 0.0)
+    return device["answer_tokens"] / seconds / tokens_per_s if seconds else None

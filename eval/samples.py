@@ -26,7 +26,7 @@ class Sample:
         part: 0, and one more each time the run was resumed.
         seconds: since this part began.
         task: what is being asked, None before the first task.
-        computed: tokens of the task's tree pass computed so far in this part; texts are decoded after it, uncounted.
+        computed: tokens computed for the task's answers so far in this part.
         computed_at: the ``seconds`` at which ``computed`` became what it is.
         done: items answered so far.
         host_mib, machine_mib, gpu_mib, watts: see ``orin_runner.sensors.Reading``.

@@ -74,7 +74,7 @@ class Progress:
 
 
 class Engine:
-    """Runs requests on one context, or the tree pass on two.
+    """Runs requests on one context or on two.
 
     Args:
         backends: empty contexts of the same model and sizes, one or two.

@@ -153,7 +153,7 @@ def print_report(report: dict[str, Any], out: Path) -> None:
 
 
 def limit_line(section: dict[str, Any], rate: dict[str, float]) -> str:
-    """What share of the machine's limit a task's tree pass reached."""
+    """What share of the machine's limit a task reached."""
     return f"{section['share_of_prompt_rate']:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)"
 
 

@@ -25,10 +25,8 @@ MORE_OPTIONS = {
     "drop": ["--max-new-tokens", "8"],
 }
 """A text of the tiny model says nothing here; eight tokens are enough to decode, and keep it to minutes."""
-AGAIN = {"challenge": 2.0, "bbh": 1.05, "bbh_direct": 1.7, "drop": 1.15}
-"""Where texts are decoded: prompt tokens computed, the decode steps apart, per unique one. A text that leaves the
-listed answers has its prompt computed a second time; without listed answers there is one pass, of which the first
-round, whose rows measure the noise, and the texts that a near-tie sends back are computed again."""
+AGAIN = {"challenge": 1.05, "bbh": 1.05, "bbh_direct": 1.1, "drop": 1.15}
+"""Where texts are decoded. A text that a near-tie sends back has its prompt computed again."""
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +55,6 @@ def test_all_rows(task: str, model: Path, orin_data: Path, tmp_path: Path) -> No
     assert {name for _, name in run.predictions} == {doc.id for doc in docs}
     assert len(run.predictions) == section["items"] == len(docs)
     assert not [name for name, prediction in run.predictions.items() if prediction.failed]
-    greedy = section.get("greedy")
-    assert bool(greedy) == (task in AGAIN)
-    steps = round(greedy["decode_steps_per_text"] * greedy["texts"]) if greedy else 0
-    assert tokens["computed"] - steps <= AGAIN.get(task, 1.01) * tokens["unique"]
+    assert ("greedy" in section) == (task in AGAIN)
+    assert tokens["computed"] <= AGAIN.get(task, 1.01) * tokens["unique"]
     assert tokens["unique"] < tokens["sent"] or task == "challenge"

@@ -118,9 +118,9 @@ def test_a_limit_that_was_not_measured_is_not_claimed(capsys: pytest.CaptureFixt
         raise KeyboardInterrupt
 
     for measure in (interrupted, lambda: None):
-        report: dict[str, Any] = {"tasks": {"t": {"device": {"tree_tokens": 900, "tree_s": 2.0}}}}
+        report: dict[str, Any] = {"tasks": {"t": {"device": {"answer_tokens": 900, "answer_s": 2.0}}}}
         add_limit(report, measure, Notes())
-        assert report == {"tasks": {"t": {"device": {"tree_tokens": 900, "tree_s": 2.0}}}}
+        assert report == {"tasks": {"t": {"device": {"answer_tokens": 900, "answer_s": 2.0}}}}
         assert "was not measured" in capsys.readouterr().err
     add_limit(report, lambda: PromptRate(1500, 3.0, 3), Notes())
     assert report["tasks"]["t"]["share_of_prompt_rate"] == pytest.approx(0.9)

@@ -19,7 +19,7 @@ from orin_runner import rows, tree
 from orin_runner.engine import Engine, Progress, RunStats
 from orin_runner.planner import Budget
 from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
-from orin_runner.requests import Request, Result, ScoreRequest
+from orin_runner.requests import Generated, GenerateRequest, Request, Result, ScoreRequest
 
 BUDGET = Budget(96, 16, 12, 8)
 
@@ -97,6 +97,32 @@ def test_two_contexts_share_the_states(tmp_path: Path, seed: int, window: int, m
         found, stats = run(requests, cache_in(folder), window, second)
         assert same(expected, found)
         assert bool(stats.restored) == bool(cache.saved_states)
+
+
+@pytest.mark.parametrize("n_contexts", [1, 2])
+@pytest.mark.parametrize("window", [0, 12])
+@pytest.mark.parametrize("seed", range(12))
+def test_prompts_of_texts_are_restored_too(
+    tmp_path: Path, seed: int, window: int, n_contexts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With candidates and without, while other texts are being decoded in what is left of the cache."""
+    monkeypatch.setattr(tree, "MOST_AGAIN", 1.0)
+    rng = random.Random(seed)
+    scores = [request for request in requests_of(rng) if isinstance(request, ScoreRequest)]
+    requests: list[Request] = [
+        GenerateRequest(request.prompt, frozenset({3}), 8, rng.choice([(), request.continuations]))
+        for request in scores
+    ]
+    expected, without = run(requests, None, window)
+    caches = [cache_in(tmp_path) for _ in range(2)]
+    for cache in caches:
+        found, stats = run(requests, cache, window, n_contexts)
+        for a, b in zip(expected, found, strict=True):
+            assert isinstance(a, Generated)
+            assert isinstance(b, Generated)
+            assert a.tokens.tolist() == b.tokens.tolist()
+    assert stats.unique == without.unique
+    assert bool(stats.restored) == bool(caches[0].saved_states)
 
 
 def saved(folder: Path) -> tuple[list[Request], list[Result]]:

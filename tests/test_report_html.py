@@ -274,7 +274,7 @@ def test_a_metered_run_is_drawn_over_time(tmp_path: Path) -> None:
     run = metered(write(tmp_path / "r", [item(i) for i in range(12)]))
     page = page_of(run)
     assert drawn(page) == [
-        "Tokens computed in the tree pass; texts are decoded after it",
+        "Tokens computed for the answers",
         "Memory of orin-run's processes",
         "Memory in use on the GPU",
         "Power",
