@@ -18,7 +18,7 @@ from orin_runner.batch import BatchBuilder
 from orin_runner.cells import CellsError, KVCells
 from orin_runner.decoder import Decoder
 from orin_runner.draft import Draft
-from orin_runner.planner import Budget, Filled, Planner
+from orin_runner.planner import IDS_BESIDE_PATHS, Budget, Filled, Planner
 from orin_runner.prompt_cache import PromptCache
 from orin_runner.requests import Tokens
 from orin_runner.rows import Int64, Part
@@ -145,7 +145,9 @@ class Decoding:
             self._release(last.seq)
             self.left_out.append(last.draft)
         if self._cache is not None and not planner.done:
-            restore_base(planner, self._decoder, self._cache)
+            base = planner.base_ahead
+            if base is not None and len(base) <= self._room() and cells.free_ids >= IDS_BESIDE_PATHS:
+                restore_base(planner, self._decoder, self._cache)
         builder = BatchBuilder()
         for item in self._running:
             token = np.array(item.draft.tokens[-1:], dtype=np.int32)
@@ -170,10 +172,15 @@ class Decoding:
                 save_base(planner, self._decoder, self._cache)
             self._submitted = (batch.n_outputs, filled)
 
-    def _fill(self, builder: BatchBuilder) -> Filled | None:
+    def _room(self) -> int:
+        """Cells that running texts are not expected to need."""
         expected = round(np.mean(self._lengths)) if self._lengths else FIRST_GUESS
-        to_come = sum(min(expected, item.draft.limit - len(item.draft.tokens)) for item in self._running)
-        room = min(self._budget.n_batch - builder.n_tokens, self._cells.free - to_come)
+        return self._cells.free - sum(
+            min(expected, item.draft.limit - len(item.draft.tokens)) for item in self._running
+        )
+
+    def _fill(self, builder: BatchBuilder) -> Filled | None:
+        room = min(self._budget.n_batch - builder.n_tokens, self._room())
         if room < 1:
             return None
         return self._planner.fill(builder, room, self._budget.n_outputs - len(self._running), self._budget.n_seq)

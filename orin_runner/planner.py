@@ -152,11 +152,9 @@ class Planner:
 
     @property
     def base_ahead(self) -> Tokens | None:
-        """The base that the next batch begins; None where it begins none, or where retained sequences leave no room."""
+        """The base that the next batch begins, None where it begins none."""
         base = self._bases.get(self._path)
         if base is None or self._position != self._tree.lcp[self._path]:
-            return None
-        if self._retain is not None and (base > self._cells.free or self._cells.free_ids < IDS_BESIDE_PATHS):
             return None
         return self._tree.paths[self._path][:base]
 
