@@ -15,7 +15,7 @@ from eval.tasks.base import LoadOptions, Task, in_chat
 from eval.tasks.multiple_choice import MultipleChoice
 from orin_runner.engine import Progress, RunStats
 from orin_runner.errors import UserError
-from orin_runner.requests import Generated, Request, Result, Unfit, context_tokens, longest_path
+from orin_runner.requests import Generated, GenerateRequest, Request, Result, Unfit, context_tokens, longest_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,9 @@ class Status:
         right: how many of them are correct.
         items: of the task.
         computed: tokens computed so far.
-        unique, sent: tokens of all that is asked; 0 until they are counted.
+        unique, sent: tokens of all that is asked, and of the texts so far; 0 until they are counted.
         resumed: items that needed no answer, because an earlier run gave it or memory does not allow one.
+        texts: some are texts, whose length is not known before.
     """
 
     done: int
@@ -47,20 +48,18 @@ class Status:
     unique: int
     sent: int
     resumed: int
+    texts: bool = False
 
     @property
     def share(self) -> float:
-        """How much of the work is done, 0 to 1: of the tokens while prompts are computed, then of the answers.
-
-        Answers come in lumps, those of greedy texts after all prompts.
-        """
+        """How much of the work is done, 0 to 1: of the tokens, or of the answers where they are ahead or texts."""
         answers = (self.done - self.resumed) / max(1, self.items - self.resumed)
-        return answers if self.computed >= self.unique else max(answers, self.computed / self.unique)
+        return answers if self.texts or self.computed >= self.unique else max(answers, self.computed / self.unique)
 
     @property
     def saved(self) -> float:
         """Share of the tokens sent that is not computed, if each unique token still missing is computed once."""
-        return 1.0 - max(self.computed, self.unique) / self.sent if self.sent else 0.0
+        return max(0.0, 1.0 - max(self.computed, self.unique) / self.sent) if self.sent else 0.0
 
 
 OnStatus = Callable[[Status], None]
@@ -144,6 +143,7 @@ def evaluate(
     right = sum(prediction.correct for prediction in predictions.values())
     computed = unique = sent = 0
     texts: list[Generated] = []
+    generated = any(isinstance(question.request, GenerateRequest) for question in questions)
     interrupted = False
     try:
         for event in runner.run([questions[i].request for i in asked]):
@@ -162,7 +162,7 @@ def evaluate(
                 predictions[i] = prediction
                 right += prediction.correct
                 score += time.perf_counter() - before
-            on_status(Status(len(predictions), right, len(questions), computed, unique, sent, resumed))
+            on_status(Status(len(predictions), right, len(questions), computed, unique, sent, resumed, generated))
     except KeyboardInterrupt:
         interrupted = True
     missing = len(questions) - len(predictions)
@@ -176,9 +176,12 @@ def evaluate(
     tokens = {"sent": stats.sent, "unique": stats.unique, "computed": stats.computed, "checked": stats.checked}
     if stats.restored:
         tokens["restored"] = stats.restored
-    # Predictions are made while the device computes, so their time is part of the prefill clock already.
+    # Predictions are made while the device computes, so their time is part of these clocks already.
     all_clocks = {**clocks, **prepared.clocks, **stats.clocks, "score": score}
-    all_clocks["prefill"] = max(0.0, all_clocks.get("prefill", 0.0) - score)
+    for name in ("prefill", "decode"):
+        part = min(score, all_clocks.get(name, 0.0))
+        all_clocks[name] = all_clocks.get(name, 0.0) - part
+        score -= part
     section = task_report(ordered, tokens, all_clocks, near, stats.noise, resumed)
     section["near_tie"] = stats.near_tie
     section["device"] = device_section(stats)

@@ -75,7 +75,7 @@ def task_report(
         CHALLENGE_2024_BARE: inference - clocks.get("tokenize", 0.0),
         CHALLENGE_2023: clocks.get("start", 0.0) + clocks.get("load", 0.0) + clocks.get("data", 0.0) + inference,
     }
-    # The device computes while predictions are made: their time was taken out of the prefill clock.
+    # The device computes while predictions are made: their time was taken out of the other two clocks.
     compute = sum(clocks.get(name, 0.0) for name in ("prefill", "decode", "score"))
     return {
         "accuracy": total["accuracy"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -131,6 +131,11 @@ class Decoder:
         self.stats.busy(*self._submitted, done)
         self.stats.rows += n
         return rows
+
+    def rest(self) -> None:
+        """Wait until no thread waits for the device any more: the context may be freed then."""
+        if self._done is not None:
+            wait([self._done])
 
     def _wait(self) -> float:
         """Wait for the device; when it was done."""

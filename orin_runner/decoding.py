@@ -2,8 +2,8 @@
 
 A text's paths, its prompt with each candidate, are finished one after another. The argmax is followed down the
 candidates as soon as the last of them is; where it leaves them all, the sequence of the candidate that it followed
-furthest is cut there and decoding goes on from it, token by token, while the prompts of others are still computed. So
-no prompt is computed a second time for decoding. Until then a text keeps that one sequence only.
+furthest is cut there and decoding goes on from it, token by token, while the prompts of others are still computed.
+Until then a text keeps that one sequence only. A prompt is computed a second time only where its text has to give way.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from orin_runner.cells import CellsError, KVCells
 from orin_runner.decoder import Decoder
 from orin_runner.draft import Draft
 from orin_runner.planner import IDS_BESIDE_PATHS, Budget, Filled, Planner
+from orin_runner.probes import middles
 from orin_runner.prompt_cache import PromptCache
 from orin_runner.requests import Tokens
 from orin_runner.rows import Int64, Part
@@ -36,25 +37,27 @@ MOST_SAMPLES = 32
 
 
 class Samples:
-    """Rows of logits and the tokens they follow, spread over a round.
-
-    Attributes:
-        kept: (tokens, float32 ``[v]``), at most ``MOST_SAMPLES``.
-    """
+    """Rows of logits and the tokens they follow, spread over a round."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[Tokens, Row]] = []
+        self._kept: list[tuple[int, Tokens, Row]] = []
         self._every = 1
         self._seen = 0
 
-    def take(self, tokens: Tokens, row: Row) -> None:
-        """Keep the row, a copy, or not: of many, every other one, then every fourth, and so on."""
+    def take(self, n_tokens: int, tokens: Tokens, row: Row) -> None:
+        """Keep the row of a batch of ``n_tokens``, a copy, or not: of many, every other one, then every fourth, ..."""
         if self._seen % self._every == 0:
-            self.kept.append((tokens, row.copy()))
-            if len(self.kept) > MOST_SAMPLES:
-                del self.kept[1::2]
+            self._kept.append((n_tokens, tokens, row.copy()))
+            if len(self._kept) > MOST_SAMPLES:
+                del self._kept[1::2]
                 self._every *= 2
         self._seen += 1
+
+    def spread(self, n: int) -> list[tuple[Tokens, Row]]:
+        """At most ``n`` of them, spread over those of the fuller batches: a small one is computed much as one alone."""
+        median = sorted(size for size, _, _ in self._kept)[len(self._kept) // 2] if self._kept else 0
+        fuller = [(tokens, row) for size, tokens, row in self._kept if size >= median]
+        return [fuller[at] for at in middles(len(fuller), n).tolist()]
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ class Text:
         rows: per path, the rows after the first ``start`` tokens and after each one ahead.
         missing: paths that are not finished.
         matched: tokens ahead on the path that the argmax follows furthest, of those that are finished.
-        seq: the sequence of that path; None if another text has it, or if it had to give way.
+        seq: a sequence that holds that path; None if it had to give way, or there was none for a second text.
     """
 
     draft: Draft
@@ -126,8 +129,8 @@ class Decoding:
         self._next_row = 0
         self._running: list[_Running] = []
         self._waiting: list[Text] = []  # have a sequence, and paths that are not finished
-        self._lengths: list[int] = []
-        self._submitted: tuple[int, Filled | None] | None = None
+        self._n_ended = self._tokens_ended = 0  # decoded texts and their tokens
+        self._submitted: tuple[int, int, Filled | None] | None = None  # tokens, rows, what of the tree
         self.left_out: list[Draft] = []
 
     @property
@@ -170,11 +173,11 @@ class Decoding:
             self._decoder.submit(batch)
             if self._cache is not None and filled:
                 save_base(planner, self._decoder, self._cache)
-            self._submitted = (batch.n_outputs, filled)
+            self._submitted = (len(batch.tokens), batch.n_outputs, filled)
 
     def _room(self) -> int:
         """Cells that running texts are not expected to need."""
-        expected = round(np.mean(self._lengths)) if self._lengths else FIRST_GUESS
+        expected = round(self._tokens_ended / self._n_ended) if self._n_ended else FIRST_GUESS
         return self._cells.free - sum(
             min(expected, item.draft.limit - len(item.draft.tokens)) for item in self._running
         )
@@ -188,18 +191,18 @@ class Decoding:
     def read(self) -> list[Draft]:
         """Wait for the batch; the drafts it finished, some of them with positions to settle."""
         assert self._submitted is not None
-        n_rows, filled = self._submitted
+        n_tokens, n_rows, filled = self._submitted
         rows = self._decoder.rows(n_rows)
         found = self._scorer.facts(rows)
         if self._samples is not None:
-            self._sample(rows, filled)
+            self._sample(rows, filled, n_tokens)
         ended: list[Draft] = []
         running, self._running = self._running, []
         for k, item in enumerate(running):
             item.draft.follow(found, k, self._near_tie)
             if item.draft.finished:
                 self._release(item.seq)
-                self._lengths.append(len(item.draft.tokens))
+                self._n_ended, self._tokens_ended = self._n_ended + 1, self._tokens_ended + len(item.draft.tokens)
                 ended.append(item.draft)
             else:
                 self._running.append(item)
@@ -210,19 +213,19 @@ class Decoding:
         self._waiting = [text for text in self._waiting if text.missing and text.seq is not None]
         return ended
 
-    def _sample(self, rows: Row, filled: Filled | None) -> None:
+    def _sample(self, rows: Row, filled: Filled | None, n_tokens: int) -> None:
         assert self._samples is not None
         prompts, steps = self._samples
         n = len(self._running)
         if n:
-            steps.take(self._running[n // 2].draft.prefix(), rows[n // 2])
+            steps.take(n_tokens, self._running[n // 2].draft.prefix(), rows[n // 2])
         if filled and filled.retained:
             path = filled.retained[len(filled.retained) // 2][0]
             row = int(np.searchsorted(self._part.outputs, self._part.tree.starts[path + 1] - 1))
-            prompts.take(self._part.tree.paths[path], rows[n + row - self._next_row])
+            prompts.take(n_tokens, self._part.tree.paths[path], rows[n + row - self._next_row])
 
     def _finish_path(self, path: int, seq: int) -> list[Draft]:
-        """Give ``seq`` to the text it takes furthest, and decide the texts that have no path left to wait for."""
+        """Give ``seq`` to the texts that follow it further than another; decide those that have no path to wait for."""
         ended: list[Draft] = []
         owner: Text | None = None
         for text, k in self._owners[path]:
@@ -234,6 +237,11 @@ class Decoding:
                 text.matched = matched
                 if owner is None:
                     owner, text.seq = text, seq
+                elif self._cells.free_ids > IDS_BESIDE_PATHS:
+                    text.seq, n = self._cells.new_seq(), self._cells.length(seq)
+                    self._cells.copy(seq, text.seq, n)
+                    self._decoder.backend.copy(seq, text.seq, n)
+                if text.seq is not None:
                     self._waiting.append(text)
         if owner is None:
             self._release(seq)

@@ -63,9 +63,12 @@ class Draft:
 
     def n_decoded(self) -> int:
         """Tokens of the finished text that had to be computed for it and stand in no candidate."""
-        computed = len(self.tokens) - (len(self.steps) == len(self.tokens))  # the last one only before a stop token
-        text = np.array(self.tokens, dtype=np.int32)
-        return computed - min(computed, max((common_prefix(c, text) for c in self.candidates), default=0))
+        text = self.computed()[len(self.request.prompt) :]
+        return len(text) - max((common_prefix(c, text) for c in self.candidates), default=0)
+
+    def computed(self) -> Tokens:
+        """What a finished text takes: the prompt and its tokens, the last one only before a stop token."""
+        return self.prefix(None if len(self.steps) > len(self.tokens) else max(0, len(self.tokens) - 1))
 
     def accept(self, token: int, lead: float, logprob: float) -> None:
         """Take the next greedy token; a stop token ends the text before it, a stop text with it."""

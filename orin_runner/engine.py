@@ -31,8 +31,8 @@ class RunStats:
     """What a run cost.
 
     Attributes:
-        sent: tokens as a tool without sharing would send them: the prompt once with each of its continuations, once for
-            all those of a single token.
+        sent: tokens as a tool without sharing would compute them: the prompt once with each of its continuations, once
+            for all those of a single token; and the greedy texts.
         unique: distinct tokens in the prefix tree of all paths: prompts with their continuations or candidates, and the
             greedy texts, as far as they stand in no candidate.
         computed: tokens computed for the answers (tree pass and decoding).
@@ -40,7 +40,7 @@ class RunStats:
         noise: largest difference of any log-probability between a row of the run and the same row alone.
         check_requests: how many rows that was measured on.
         settled: positions of greedy texts decided in the canonical shape.
-        settle_s: seconds of the decode clock that these took.
+        settle_s: seconds of the decode clock that these took, and the rows that the noise was measured on.
         restored: tokens whose state came from the prompt cache instead of being computed.
         clocks: seconds per stage: plan, prefill, decode, check.
         device: decode calls for the answers.
@@ -66,7 +66,10 @@ class RunStats:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: tokens of the tree computed, out of its unique tokens, and tokens as sent."""
+    """How far a run is: tokens computed so far, and the unique ones and those sent of all requests.
+
+    The last two grow by the tokens of the texts that are finished.
+    """
 
     computed: int
     unique: int
@@ -135,14 +138,20 @@ class Engine:
             self.stats.sent = probes.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
             self.stats.unique = TokenTree([*probes.paths, *texts]).n_unique if texts else stream.tree.n_unique
             self.stats.clocks["plan"] = time.perf_counter() - started
+            planned = self.stats.unique
             for event in chain(self._prefill(stream, probes, scorer), self._generate(drafts, twins, scorer)):
                 self.stats.computed, self.stats.checked = stats.tokens, checks.tokens
                 yield event or Progress(stats.tokens, self.stats.unique, self.stats.sent)
             self.stats.computed, self.stats.checked = stats.tokens, checks.tokens
+            if self.stats.unique > planned:  # texts may share tokens with one another, and with other prompts
+                texts += [draft.computed() for draft in drafts]
+                self.stats.unique = TokenTree([*probes.paths, *texts]).n_unique
             self.stats.device = replace(stats)
             if self._cache is not None:
                 self.stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
         finally:
+            for decoder in self._decoders:
+                decoder.rest()
             scorer.close()
 
     def _check_lengths(self, requests: Sequence[Request]) -> None:
@@ -207,6 +216,7 @@ class Engine:
         for finished in greedy.finish(drafts):
             for draft in finished:
                 self.stats.unique += draft.n_decoded()
+                self.stats.sent += len(twins[draft.index]) * (len(draft.computed()) - len(draft.request.prompt))
                 yield from ((i, draft.result()) for i in twins[draft.index])
             yield None
         self.stats.noise = greedy.noise

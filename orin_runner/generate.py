@@ -24,7 +24,6 @@ from orin_runner.decoder import Decoder
 from orin_runner.decoding import Decoding, Samples, Text
 from orin_runner.draft import Draft
 from orin_runner.planner import Budget
-from orin_runner.probes import middles
 from orin_runner.prompt_cache import PromptCache
 from orin_runner.requests import Tokens
 from orin_runner.rows import WantedRows
@@ -108,7 +107,7 @@ class Greedy:
         """The noise of some of the rows that were kept."""
         started = time.perf_counter()
         n = max(SAMPLES // 2, min(SAMPLES, round(SAMPLED_SHARE * n_texts))) // 2
-        spread = [kind.kept[at] for kind in samples for at in middles(len(kind.kept), n).tolist()]
+        spread = [kept for kind in samples for kept in kind.spread(n)]
         for seen, row in self._alone([(row, tokens) for tokens, row in spread]):
             self.noise = max(self.noise, largest_difference(row, seen))
         self.n_samples = len(spread)
@@ -173,17 +172,19 @@ class Greedy:
         )
         rows = np.split(wanted.row_of, ends[:-1])
         owners: list[list[tuple[Text, int]]] = [[] for _ in wanted.tree.paths]
-        middle = wanted.tree.middle() if len(self._decoders) > 1 else 0
-        row = int(np.searchsorted(wanted.outputs, wanted.tree.starts[middle]))
+        # The path whose tokens a row stands in: all paths and rows of a text belong on one context.
+        path_of = np.searchsorted(wanted.tree.starts, wanted.outputs, side="right") - 1
+        spans = np.zeros(len(owners) + 1, dtype=np.int64)
         at = 0
         for draft, n, rests in zip(drafts, start, ahead, strict=True):
             text = Text(draft, n, rests, rows[at : at + len(rests)], len(rests))
-            paths = wanted.tree.index[at : at + len(rests)]
-            for k, path in enumerate(paths.tolist()):
+            paths = wanted.tree.index[at : at + len(rests)].tolist()
+            for k, path in enumerate(paths):
                 owners[path].append((text, k))
-            if paths.max() >= middle and (paths.min() < middle or min(r.min() for r in text.rows) < row):
-                middle = 0  # all paths and rows of a text belong on one context
+            spans[min(path_of[row.min()] for row in text.rows) + 1] += 1
+            spans[max(paths) + 1] -= 1
             at += len(rests)
+        middle = wanted.tree.middle(np.cumsum(spans[:-1]) > 0) if len(self._decoders) > 1 else 0
         window = self._decoders[0].backend.n_swa
         lanes = []
         parts = wanted.parts(middle, window=window, with_bases=self._cache is not None)

@@ -71,14 +71,10 @@ class Filled:
 
     Attributes:
         first: stream index of the first token.
-        n: how many stream tokens follow one another from there.
-        offset: where they begin in the batch.
         retained: (path, sequence) of finished paths whose sequence was kept, as asked.
     """
 
     first: int
-    n: int
-    offset: int
     retained: tuple[tuple[int, int], ...]
 
 
@@ -132,11 +128,6 @@ class Planner:
     def done(self) -> bool:
         """Whether every token of the tree has been put into a batch."""
         return self._path == len(self._tree.paths)
-
-    @property
-    def path(self) -> int:
-        """The first path that is not finished."""
-        return self._path
 
     @property
     def position(self) -> int:
@@ -244,7 +235,7 @@ class Planner:
         retained = self._hand_on(builder, sequences, min(trunk, self._position), _trim(pieces, self._position))
         end_output = int(np.searchsorted(self._outputs, self.position))
         builder.flag(self._outputs[next_output:end_output] - first + offset)
-        return Filled(first, self.position - first, offset, retained)
+        return Filled(first, retained)
 
     def _join(self, builder: BatchBuilder, trunk: int, pieces: list[_Piece]) -> int:
         """A new sequence holding the first ``trunk`` tokens of the trunk and this batch's ``pieces`` after them."""

@@ -19,7 +19,7 @@ from orin_runner.engine import Progress, RunStats
 from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
 
 TOLERANCE = 4.0
-"""Times the rounding of single sequences that the tree may differ: it has more shapes, and more are compared."""
+"""Times the rounding of unrelated sequences that the tree may differ: it has more shapes."""
 MOST_OF_SPREAD = 0.25
 """... but never by more than this share of the spread."""
 LEAST_ROUNDING = 1e-3
@@ -52,7 +52,7 @@ class SelftestResult:
 
     @property
     def allowed(self) -> float:
-        return min(TOLERANCE * max(self.rounding, LEAST_ROUNDING), MOST_OF_SPREAD * self.spread)
+        return max(LEAST_ROUNDING, min(TOLERANCE * max(self.rounding, LEAST_ROUNDING), MOST_OF_SPREAD * self.spread))
 
     @property
     def passed(self) -> bool:

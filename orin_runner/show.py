@@ -223,7 +223,7 @@ def print_selftest(result: SelftestResult) -> None:
     )
     print(
         f"largest difference of any log-probability, tree against single sequence: {result.difference:.2g} "
-        f"(rounding of single sequences {result.rounding:.2g}, allowed {result.allowed:.2g})"
+        f"(rounding of unrelated sequences {result.rounding:.2g}, allowed {result.allowed:.2g})"
     )
     print("passed" if result.passed else "FAILED: the tree does not give what single sequences give")
 

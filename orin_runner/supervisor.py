@@ -34,6 +34,18 @@ class DoesNotFitError(Exception):
         self.plan = plan
 
 
+_NOTHING = Progress(0, 0, 0)
+
+
+def _sum(*parts: Progress) -> Progress:
+    return Progress(*(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent")))
+
+
+def _since(begun: Progress, now: Progress) -> Progress:
+    """What a worker has computed, and what its texts have added since it began to the tokens of all that was asked."""
+    return Progress(now.computed, now.unique - begun.unique, now.sent - begun.sent)
+
+
 class Supervisor:
     """Runs requests in a worker process (a drop-in for ``Engine.run``).
 
@@ -147,11 +159,11 @@ class Supervisor:
         self.stats = RunStats()
         open_requests = dict(enumerate(requests))
         first: Progress | None = None
-        lost = lost_texts = 0  # tokens computed by workers that died, and of these what texts added to the unique ones
+        lost = _NOTHING  # by workers that died
         in_vain = 0  # deaths in a row without an answer
         while open_requests:
             order = list(open_requests)
-            computed = texts = 0
+            own = _NOTHING  # by this worker
             begun: Progress | None = None
             try:
                 if self._process is None:
@@ -173,19 +185,21 @@ class Supervisor:
                         if message.progress is not None:
                             begun = begun or message.progress
                             first = first or begun
-                            computed, texts = message.progress.computed, message.progress.unique - begun.unique
-                            unique = first.unique + lost_texts + texts
-                            yield replace(first, computed=lost + computed, unique=unique)
+                            own = _since(begun, message.progress)
+                            yield _sum(replace(first, computed=0), lost, own)
                     elif isinstance(message, Done):
                         self._owed = False
                         stats = message.stats
-                        self.stats = replace(stats, computed=lost + stats.computed)
+                        last = Progress(stats.computed, stats.unique, stats.sent)
                         if first and begun:
-                            unique = first.unique + lost_texts + stats.unique - begun.unique
-                            self.stats = replace(self.stats, sent=first.sent, unique=unique)
+                            last = _sum(replace(first, computed=0), lost, _since(begun, last))
+                        self.stats = replace(stats, computed=last.computed, unique=last.unique, sent=last.sent)
                         break
             except (_WorkerLostError, BrokenPipeError):
-                lost, lost_texts = lost + computed, lost_texts + texts
+                lost = _sum(lost, own)
+                if first:
+                    last = _sum(replace(first, computed=0), lost)
+                    self.stats = RunStats(computed=last.computed, unique=last.unique, sent=last.sent)
                 in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
                 left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
                 self._bury(in_vain, left, "going on with these in a new one and")

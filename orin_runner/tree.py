@@ -88,14 +88,18 @@ class TokenTree:
         tree.starts[0] = 0
         return tree, before
 
-    def middle(self) -> int:
+    def middle(self, barred: npt.NDArray[np.bool_] | None = None) -> int:
         """The path that a second part begins with where two cost least: about equal, with little that both compute.
 
         0 where more than ``MOST_AGAIN`` would have to be computed twice: no second part is worth that.
+
+        Args:
+            barred: bool per path, those that no part may begin with.
         """
         if not self.paths:
             return 0
-        path = int((self.lcp + IMBALANCE_COST * np.abs(self.starts[:-1] - self.n_unique / 2)).argmin())
+        cost = self.lcp + IMBALANCE_COST * np.abs(self.starts[:-1] - self.n_unique / 2)
+        path = int((cost if barred is None else np.where(barred, np.inf, cost)).argmin())
         return path if self.lcp[path] <= MOST_AGAIN * self.n_unique else 0
 
     def locate(self, paths: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

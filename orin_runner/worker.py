@@ -25,7 +25,7 @@ from orin_runner.gguf_file import GGUFFile
 from orin_runner.limit import MeasureLimit, PromptRate, prompt_rate
 from orin_runner.memory import CANONICAL_CHUNK, MemoryPlan, Needs, budget_of, plan_that_fits
 from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
-from orin_runner.requests import Generated, Request, Result
+from orin_runner.requests import Request, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +189,11 @@ def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan) -> PromptC
 def _answer(connection: Connection, engine: Engine, requests: Sequence[Request]) -> None:
     results: list[tuple[int, Result]] = []
     for event in engine.run(requests):
-        progress = event if isinstance(event, Progress) else None
-        if not isinstance(event, Progress):
-            results.append(event)
-        # Texts end one by one, with no progress of the tree in between: each goes out at once, or a death loses them.
-        if progress or isinstance(results[-1][1], Generated):
-            connection.send(Answers(tuple(results), progress))
+        if isinstance(event, Progress):
+            connection.send(Answers(tuple(results), event))
             results.clear()
+        else:
+            results.append(event)
     connection.send(Answers(tuple(results), None))
     connection.send(Done(engine.stats))
 
