@@ -76,6 +76,11 @@ def dies_twice(connection: Connection, job: Job) -> None:
         serve(connection, job)
 
 
+def dies_behind_the_last_answer(connection: Connection, job: Job) -> None:
+    """Answers forty requests, and aborts before it says that it is done."""
+    serve(connection, job, 40)
+
+
 def dies_when_measured(connection: Connection, job: Job) -> None:
     """Answers everything, and aborts when it is asked for its limit."""
     serve(connection, job, measured="dies")

@@ -314,6 +314,29 @@ def test_no_prompt_is_computed_twice(window: int, draft: bool, n_contexts: int) 
     assert contexts[-1].computed
 
 
+def test_two_texts_of_one_prompt_share_it() -> None:
+    """Of other limits or candidates. What they have in common counts once, and the prompt is computed once."""
+    rng = random.Random(8)
+    requests = []
+    for prompt in random_paths(rng, 12, longest=40):
+        text = np.array(greedy(prompt, STOP, 12, 0), dtype=np.int32)
+        for limit, candidates in ((3, ()), (12, ()), (12, (text[:5], text[:2])), (7, (text[:1],))):
+            requests.append(GenerateRequest(prompt, STOP, limit, tuple(c for c in candidates if len(c))))
+    context = FakeContext(4096, n_batch=64)
+    engine = Engine([context], Budget(4096, 64, 256, 64), n_chunk=4, n_positions=80)
+    paths = []
+    for request, result in zip(requests, answers(engine, requests), strict=True):
+        assert isinstance(result, Generated)
+        assert result.tokens.tolist() == greedy(request.prompt, STOP, request.max_new_tokens, 0)
+        computed = result.tokens if len(result.tokens) < request.max_new_tokens else result.tokens[:-1]
+        paths += [np.concatenate([request.prompt, end]) for end in (*request.candidates, computed)]
+    assert engine.stats.unique == tree.TokenTree(paths).n_unique
+    prompts = tree.TokenTree([request.prompt for request in requests]).n_unique
+    candidates = sum(len(c) for request in requests for c in request.candidates)
+    steps = sum(r.decode_steps for r in answers(engine, requests) if isinstance(r, Generated))
+    assert engine.stats.computed <= prompts + candidates + steps
+
+
 def test_verified_candidates_need_no_decoding() -> None:
     """Where the text is a candidate, the prefill settles it."""
     rng = random.Random(5)

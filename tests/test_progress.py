@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_llama import FakeContext
 
-from eval.ask import Question
+from eval.ask import Question, unanswered
 from eval.docs import Doc
 from eval.evaluate import Prepared, Status, evaluate
-from eval.run import RunWriter
+from eval.run import Prediction, RunWriter
 from eval.tasks import get_task
+from eval.tasks.base import Task
 from orin_runner import console
-from orin_runner.engine import Progress, RunStats
-from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
+from orin_runner.engine import Engine, Progress, RunStats
+from orin_runner.planner import Budget
+from orin_runner.requests import GenerateRequest, Request, Result, Scored, ScoreRequest, Unfit
 from orin_runner.show import status_line
 
 
@@ -90,6 +95,31 @@ def test_ctrl_c_behind_the_last_answer_is_noticed(tmp_path: Path) -> None:
     assert (section["items"], section["unanswered"], section["failed"]) == (3, 0, 1)
     assert (section["tokens"]["unique"], section["tokens"]["computed"]) == (20, 20)
     assert "memory now allows 8" in (tmp_path / "predictions.jsonl").read_text()
+
+
+def test_time_for_predictions_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes while scores or texts are computed: the clocks add up to no more than the run took."""
+
+    def slow(task: Task, question: Question, *_: object) -> Prediction:
+        time.sleep(0.01)
+        return unanswered(task, question, "-")
+
+    monkeypatch.setattr("eval.evaluate.predict", slow)
+    prompts = [np.array([i % 32, 1, 2, 3, i % 7], dtype=np.int32) for i in range(20)]
+    choices = (prompts[0][:1], prompts[0][1:2])
+    for requests in (
+        [GenerateRequest(prompt, frozenset({7}), 3, choices) for prompt in prompts],
+        [ScoreRequest(prompt, choices) for prompt in prompts],
+    ):
+        doc = Doc("", "g", "?", "choose", tuple("AB"), tuple("AB"), "A")
+        questions = [Question(replace(doc, id=str(i)), request) for i, request in enumerate(requests)]
+        engine = Engine([FakeContext(400, n_batch=32)], Budget(400, 32, 64, 64), n_chunk=4, n_positions=64)
+        before = time.perf_counter()
+        with RunWriter(tmp_path / type(requests[0]).__name__, {"engine": "x", "time": "now"}) as writer:
+            prepared = Prepared(get_task("commonsense_qa"), questions, {})
+            section = evaluate(prepared, NoText(), engine, writer, {}, lambda _: None)  # type: ignore[arg-type]
+        assert section["clocks"]["score"] >= 20 * 0.01
+        assert section["clocks"]["challenge 2024"] <= time.perf_counter() - before
 
 
 def test_evaluate_says_where_it_is(tmp_path: Path) -> None:

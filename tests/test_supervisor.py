@@ -21,6 +21,7 @@ from fake_llama import reference
 from fake_worker import (
     N_VOCAB,
     dies_at_once,
+    dies_behind_the_last_answer,
     dies_twice,
     dies_while_loading,
     finds_less_memory,
@@ -43,12 +44,13 @@ from orin_runner.worker import Job, _answer
 
 
 class DiesWhileDecoding:
-    """An engine that ends two texts and no more."""
+    """An engine that ends a text in each of two batches and no more."""
 
     def run(self, _requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
         yield Progress(10, 20, 30)
         for i in range(2):
             yield i, Generated(np.zeros(1, np.int32), True, 1.0, -1.0, 1, 0)
+            yield Progress(11 + i, 20, 30)
         raise MemoryError
 
 
@@ -72,6 +74,15 @@ def run(target: Callable[[Connection, Job], None], notes: list[str]) -> tuple[Su
         expected = log_softmax(row)[requests[i].continuations[0][0]]
         assert result.logprobs[0][0] == pytest.approx(expected, abs=1e-5)
     return supervisor, answers
+
+
+def test_a_worker_that_dies_behind_its_last_answer() -> None:
+    """Nothing is left to do, and what it cost is known."""
+    supervisor, answers = run(dies_behind_the_last_answer, [])
+    assert sorted(i for i, _ in answers) == list(range(40))
+    whole, _ = run(serve, [])
+    for name in ("computed", "unique", "sent"):
+        assert getattr(supervisor.stats, name) == getattr(whole.stats, name) > 0
 
 
 def test_an_undisturbed_worker() -> None:
@@ -205,10 +216,10 @@ def test_the_real_worker_killed_in_mid_run(tmp_path: Path, tiny: Path, how: sign
 
 
 def test_texts_are_handed_over_as_they_end() -> None:
-    """Decoding makes no progress in the tree, and may take hours: what has ended by then is kept."""
+    """Decoding may take hours: what has ended by then is kept."""
     ours, theirs = Pipe()
     with pytest.raises(MemoryError):
         _answer(theirs, cast("Engine", DiesWhileDecoding()), [])
     theirs.close()
-    # The tree's progress, and each text; a text held back would be the end of the pipe here.
+    # The prompts' batch, and each text's; a text held back would be the end of the pipe here.
     assert [[i for i, _ in ours.recv().results] for _ in range(3)] == [[], [0], [1]]
