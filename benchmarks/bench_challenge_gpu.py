@@ -100,7 +100,7 @@ def main() -> None:
         f"orin-run {__version__}"
     )
     print(
-        f"{n} prompts, {args.new_tokens} forced new tokens each; {stats[OURS].sent:,} prompt tokens sent, "
+        f"{n} prompts, {args.new_tokens} forced new tokens each; {stats[OURS].sent:,} tokens sent, "
         f"{stats[OURS].unique:,} unique with the choices, {stats[OURS].computed:,} computed"
     )
     rows = {
