@@ -1,7 +1,8 @@
 """From logit rows to log-probabilities, on threads, in blocks of bounded memory.
 
-Row-wise log-softmax over the vocabulary is the only arithmetic the host does. It runs while the device computes the
-next batch; NumPy releases the interpreter lock inside each operation.
+Row-wise log-softmax over the vocabulary is the only arithmetic the host does. For scores it runs while the device
+computes the next batch, for texts, which need it first, on all threads at once; NumPy releases the interpreter lock
+inside each operation.
 """
 
 from __future__ import annotations
