@@ -53,10 +53,10 @@ class Samples:
                 self._every *= 2
         self._seen += 1
 
-    def spread(self, n: int) -> list[tuple[Tokens, Row]]:
-        """At most ``n`` of them, spread over those of the fuller batches: a small one is computed much as one alone."""
+    def spread(self, n: int) -> list[tuple[Row, Tokens]]:
+        """At most ``n`` rows and what they follow, of the fuller batches: a small one is computed much as one alone."""
         median = sorted(size for size, _, _ in self._kept)[len(self._kept) // 2] if self._kept else 0
-        fuller = [(tokens, row) for size, tokens, row in self._kept if size >= median]
+        fuller = [(row, tokens) for size, tokens, row in self._kept if size >= median]
         return [fuller[at] for at in middles(len(fuller), n).tolist()]
 
 

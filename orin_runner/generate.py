@@ -108,7 +108,7 @@ class Greedy:
         started = time.perf_counter()
         n = max(SAMPLES // 2, min(SAMPLES, round(SAMPLED_SHARE * n_texts))) // 2
         spread = [kept for kind in samples for kept in kind.spread(n)]
-        for seen, row in self._alone([(row, tokens) for tokens, row in spread]):
+        for seen, row in self._alone(spread):
             self.noise = max(self.noise, largest_difference(row, seen))
         self.n_samples = len(spread)
         self.settle_s += time.perf_counter() - started
@@ -160,13 +160,14 @@ class Greedy:
 
     def _lanes(self, drafts: Sequence[Draft], samples: tuple[Samples, Samples] | None) -> list[Decoding]:
         """The texts and their paths, on one context or, where the tree can be divided, on two."""
-        ahead = [draft.ahead() for draft in drafts]
-        start = [len(draft.prefix()) for draft in drafts]
+        paths_of = [draft.paths() for draft in drafts]
+        start = [len(draft.request.prompt) + len(draft.tokens) for draft in drafts]
+        ahead = [[path[n:] for path in own] for n, own in zip(start, paths_of, strict=True)]
         sizes = np.array([len(rest) + 1 for rests in ahead for rest in rests], dtype=np.int64)
         ends = np.cumsum(sizes)
         first = np.repeat([n - 1 for n, rests in zip(start, ahead, strict=True) for _ in rests], sizes)
         wanted = WantedRows(
-            [path for draft in drafts for path in draft.paths()],
+            [path for own in paths_of for path in own],
             np.repeat(np.arange(len(sizes)), sizes),
             first + np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes),
         )

@@ -158,7 +158,7 @@ class Supervisor:
         """
         self.stats = RunStats()
         open_requests = dict(enumerate(requests))
-        first: Progress | None = None
+        asked: Progress | None = None  # the tokens of all requests, nothing computed
         lost = _NOTHING  # by workers that died
         in_vain = 0  # deaths in a row without an answer
         while open_requests:
@@ -184,21 +184,21 @@ class Supervisor:
                             yield order[k], result
                         if message.progress is not None:
                             begun = begun or message.progress
-                            first = first or begun
+                            asked = asked or replace(begun, computed=0)
                             own = _since(begun, message.progress)
-                            yield _sum(replace(first, computed=0), lost, own)
+                            yield _sum(asked, lost, own)
                     elif isinstance(message, Done):
                         self._owed = False
                         stats = message.stats
                         last = Progress(stats.computed, stats.unique, stats.sent)
-                        if first and begun:
-                            last = _sum(replace(first, computed=0), lost, _since(begun, last))
+                        if asked and begun:
+                            last = _sum(asked, lost, _since(begun, last))
                         self.stats = replace(stats, computed=last.computed, unique=last.unique, sent=last.sent)
                         break
             except (_WorkerLostError, BrokenPipeError):
                 lost = _sum(lost, own)
-                if first:
-                    last = _sum(replace(first, computed=0), lost)
+                if asked:
+                    last = _sum(asked, lost)
                     self.stats = RunStats(computed=last.computed, unique=last.unique, sent=last.sent)
                 in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
                 left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
