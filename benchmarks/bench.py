@@ -26,16 +26,17 @@ import transformers
 from sides import last_logits
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
-from orin_runner import __version__, llama
-from orin_runner.decoder import Decoder
-from orin_runner.device import cpu_threads
-from orin_runner.engine import Progress
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.llama import Context, ContextSettings, Model
-from orin_runner.memory import needs_of
+from orin_runner import __version__
+from orin_runner.engine.engine import Progress
+from orin_runner.engine.executor import Decoder
+from orin_runner.machine.devices import cpu_threads
+from orin_runner.machine.memory_plan import needs_of
+from orin_runner.model import llama
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.requests import Scored, ScoreRequest, context_tokens
-from orin_runner.supervisor import Supervisor
-from orin_runner.worker import Job
+from orin_runner.workers.supervisor import Supervisor
+from orin_runner.workers.worker import Job
 
 TINY = Path(__file__).parent.parent / "tests" / "tiny_phi3" / "checkpoint"
 BATCH_SIZES = (1, 4, 12)

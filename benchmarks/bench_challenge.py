@@ -26,17 +26,18 @@ import transformers
 from bench import TINY, make_model
 from sides import Side, interleaved, plain_loop, supervisor_of, this_engine, transformers_pipeline
 
-from eval.ask import encode_docs
-from eval.docs import Doc
+from eval.encoding import encode_docs
 from eval.tasks.base import LoadOptions, spread
 from eval.tasks.challenge import Challenge
+from eval.tasks.doc import Doc
 from eval.tasks.exam import Exam
-from orin_runner import __version__, llama
-from orin_runner.device import cpu_threads
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.llama import Context, ContextSettings, Model
+from orin_runner import __version__
+from orin_runner.machine.devices import cpu_threads
+from orin_runner.model import llama
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.llama import Context, ContextSettings, Model
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest, context_tokens
-from orin_runner.tokenizer import Tokenizer
 
 OURS, BARE, LOOP = "orin-run", "orin-run without drafts", "llama.cpp, a plain loop at batch 1"
 

@@ -22,14 +22,15 @@ from random_gguf import hf_model
 from sides import Side, Texts, interleaved, supervisor_of, this_engine, transformers_generate
 from transformers import AutoModelForCausalLM
 
-from eval.ask import encode_docs
+from eval.encoding import encode_docs
 from eval.tasks.base import LoadOptions
 from eval.tasks.challenge import Challenge
-from orin_runner import __version__, llama
-from orin_runner.engine import RunStats
-from orin_runner.gguf_file import GGUFFile
+from orin_runner import __version__
+from orin_runner.engine.engine import RunStats
+from orin_runner.model import llama
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest
-from orin_runner.tokenizer import Tokenizer
 
 OURS = "orin-run"
 VERIFY = "... prefill and verification of every choice"

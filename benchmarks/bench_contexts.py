@@ -19,17 +19,18 @@ from pathlib import Path
 
 from gpu_runs import used_mib
 
-from eval.ask import encode_docs
+from eval.encoding import encode_docs
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from orin_runner import __version__, llama
-from orin_runner.device import cpu_threads
-from orin_runner.engine import Engine
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.memory import CANONICAL_CHUNK, GPU_HOST_THREADS, budget_of, context_settings, needs_of
+from orin_runner import __version__
+from orin_runner.engine.engine import Engine
+from orin_runner.machine.devices import cpu_threads
+from orin_runner.machine.memory_plan import CANONICAL_CHUNK, GPU_HOST_THREADS, budget_of, context_settings, needs_of
+from orin_runner.model import llama
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Request
-from orin_runner.tokenizer import Tokenizer
-from orin_runner.worker import SWITCH_S
+from orin_runner.workers.worker import SWITCH_S
 
 SHAPES = [(1, 2048, 1024), (2, 2048, 1024), (2, 1024, 1024), (2, 512, 512)]
 """(contexts, n_batch, n_ubatch)"""

@@ -147,11 +147,11 @@ def bbh(bench: Bench) -> None:
 
 def _prompts(bench: Bench, task: str, limit: int) -> list[np.ndarray]:
     """Token ids of ``limit`` prompts of a task, evenly drawn."""
-    from eval.ask import encode_docs
+    from eval.encoding import encode_docs
     from eval.tasks import get_task
     from eval.tasks.base import LoadOptions
-    from orin_runner.gguf_file import GGUFFile
-    from orin_runner.tokenizer import Tokenizer
+    from orin_runner.model.gguf_file import GGUFFile
+    from orin_runner.model.tokenizer import Tokenizer
 
     docs = get_task(task).load(LoadOptions(bench.args.data, limit))
     tokenizer = Tokenizer.from_gguf(GGUFFile.open(bench.model))
@@ -231,9 +231,9 @@ def perplexity(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    from orin_runner import llama
-    from orin_runner.batch import BatchBuilder
-    from orin_runner.decoder import Decoder
+    from orin_runner.batching.batch import BatchBuilder
+    from orin_runner.engine.executor import Decoder
+    from orin_runner.model import llama
 
     def used() -> float:
         gpu = [device for device in llama.devices() if device.is_gpu]
@@ -278,7 +278,7 @@ def memory(bench: Bench) -> None:
 
 
 def _weights(bench: Bench) -> float:
-    from orin_runner.gguf_file import GGUFFile
+    from orin_runner.model.gguf_file import GGUFFile
 
     file = GGUFFile.open(bench.model)
     return round((file.data_bytes - file.embedding_bytes) / MIB, 1)
@@ -286,7 +286,7 @@ def _weights(bench: Bench) -> float:
 
 def _device_compute() -> float:
     """MiB of compute buffers on GPUs, from llama.cpp's log."""
-    from orin_runner.llama import _log
+    from orin_runner.model.llama import _log
 
     found = _log.find(r"(\S+)\s+compute buffer size =\s*([\d.]+) MiB")
     return sum(float(m[2]) for m in found if m[1].startswith("CUDA") and "Host" not in m[1])

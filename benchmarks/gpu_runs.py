@@ -49,8 +49,7 @@ class Bench:
 
     def orin(self, *words: str, device: str | None = None) -> tuple[int, str, float]:
         """(exit status, stderr, seconds) of an ``orin-run`` command."""
-        code = "from orin_runner.cli import main; main()"
-        command = [sys.executable, "-c", code, *words, "--model", str(self.model)]
+        command = [sys.executable, "-m", "orin_runner", *words, "--model", str(self.model)]
         if device:
             command += ["--device", device]
         before = time.perf_counter()

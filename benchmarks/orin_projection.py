@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.ask import encode_docs
+from eval.encoding import encode_docs
 from eval.reference import HFEncoder
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from orin_runner.probes import Probes
+from orin_runner.batching.tree import TokenTree
+from orin_runner.engine.wanted_tokens import Probes
 from orin_runner.requests import GenerateRequest, Request
-from orin_runner.tree import TokenTree
 
 PARAMETERS = 13_960_238_080
 GFLOP = 2 * PARAMETERS / 1e9

@@ -28,8 +28,8 @@ from gguf import GGUFReader, GGUFWriter
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from convert.convert import GGML_TYPES, _add_metadata
-from convert.layouts import layout_for
-from convert.vocab import read_vocabulary
+from convert.layouts.layout import layout_for
+from convert.vocab.vocabulary import read_vocabulary
 
 PHI3_MEDIUM: dict[str, Any] = {
     "architectures": ["Phi3ForCausalLM"],

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from eval.evaluate import prepare
 from eval.tasks import TASKS, get_task
+from orin_runner.batching.tree import TokenTree
+from orin_runner.cli.options import load_options
+from orin_runner.engine.wanted_tokens import Probes
 from orin_runner.errors import UserError
-from orin_runner.options import load_options
-from orin_runner.probes import Probes
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest, Request, ScoreRequest
-from orin_runner.tokenizer import Tokenizer
-from orin_runner.tree import TokenTree
 
 NO_BOUND = 1 << 30
 

@@ -14,16 +14,16 @@ import torch
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from eval.docs import Doc
-from orin_runner.batch import BatchBuilder
-from orin_runner.decoder import Decoder
-from orin_runner.device import cpu_threads
-from orin_runner.engine import Progress
-from orin_runner.llama import Context
-from orin_runner.memory import needs_of
+from eval.tasks.doc import Doc
+from orin_runner.batching.batch import BatchBuilder
+from orin_runner.engine.engine import Progress
+from orin_runner.engine.executor import Decoder
+from orin_runner.machine.devices import cpu_threads
+from orin_runner.machine.memory_plan import needs_of
+from orin_runner.model.llama import Context
 from orin_runner.requests import Generated, GenerateRequest, Tokens, context_tokens
-from orin_runner.supervisor import Supervisor
-from orin_runner.worker import Job
+from orin_runner.workers.supervisor import Supervisor
+from orin_runner.workers.worker import Job
 
 Texts = list[Any]
 """Per request the tokens of its text, without stop token; or the text itself, from transformers' pipeline."""

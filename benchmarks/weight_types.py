@@ -27,8 +27,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def orin_run(*words: str) -> None:
     """An ``orin-run`` command; its words go to stderr."""
-    code = "from orin_runner.cli import main; main()"
-    subprocess.run([sys.executable, "-c", code, *words], check=True, cwd=ROOT, stdout=sys.stderr)
+    subprocess.run([sys.executable, "-m", "orin_runner", *words], check=True, cwd=ROOT, stdout=sys.stderr)
 
 
 def prepare(folder: Path) -> None:
@@ -76,7 +75,7 @@ def _row(run: Path, reference: Path) -> list[str]:
 
 def compare(folder: Path) -> None:
     """Run the exam with each GGUF; one table."""
-    from orin_runner import llama
+    from orin_runner.model import llama
 
     rows = []
     for kind in TYPES:

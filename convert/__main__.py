@@ -13,11 +13,11 @@ import typer
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from convert.hub import download
+from convert.download import download
 from convert.manifest import Manifest, manifest_path
 from orin_runner.console import GIB, Notes
+from orin_runner.default_model import remember
 from orin_runner.errors import UserError, os_error_line
-from orin_runner.state import remember
 
 DEFAULT_MODEL = "microsoft/Phi-3-medium-4k-instruct"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

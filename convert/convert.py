@@ -20,7 +20,7 @@ from gguf.gguf_reader import ReaderTensor
 
 from convert.checkpoint import DTYPES, Bits, Checkpoint, SourceTensor
 from convert.exactness import compare, loss, recode
-from convert.layouts import SKIPPED, Layout, OutputTensor, layout_for
+from convert.layouts.layout import SKIPPED, Layout, OutputTensor, layout_for
 from convert.manifest import (
     ALTERED_KEY,
     CHECKPOINT_KEY,
@@ -32,7 +32,7 @@ from convert.manifest import (
     TensorRecord,
     manifest_path,
 )
-from convert.vocab import Vocabulary, read_vocabulary
+from convert.vocab.vocabulary import Vocabulary, read_vocabulary
 from orin_runner import __version__
 from orin_runner.errors import UserError
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.docs import Prediction
-from eval.run import Run
-from eval.statistics import mcnemar_p, mean_interval, paired_interval
+from eval.intervals import mcnemar_p, mean_interval, paired_interval
+from eval.runs.run import Run
+from eval.tasks.doc import Prediction
 from orin_runner.errors import UserError
 
 SHOWN_FLIPS = 10

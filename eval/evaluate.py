@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from eval.ask import Encoder, Question, encode_docs, predict, unanswered
-from eval.docs import Prediction
-from eval.report import task_report
-from eval.run import RunWriter
+from eval.encoding import Encoder, Question, encode_docs, predict, unanswered
+from eval.report.section import task_report
+from eval.runs.run import RunWriter
 from eval.tasks.base import LoadOptions, Task, in_chat
+from eval.tasks.doc import Prediction
 from eval.tasks.multiple_choice import MultipleChoice
-from orin_runner.engine import Progress, RunStats
+from orin_runner.engine.engine import Progress, RunStats
 from orin_runner.errors import UserError
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, Unfit, context_tokens, longest_path
 
@@ -95,7 +95,7 @@ def prepare(task: Task, options: LoadOptions, encoder: Encoder, n_positions: int
 
 
 class Runner(Protocol):
-    """What answers requests: ``orin_runner.engine.Engine`` or ``orin_runner.supervisor.Supervisor``."""
+    """What answers requests: ``orin_runner.engine.engine.Engine`` or ``orin_runner.workers.supervisor.Supervisor``."""
 
     stats: RunStats
 

@@ -29,13 +29,13 @@ from lm_eval.utils import (
 )
 from tqdm import tqdm
 
-from orin_runner.engine import Progress, RunStats
+from orin_runner.engine.engine import Progress, RunStats
 from orin_runner.errors import UserError
-from orin_runner.gguf_file import GGUFFile
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens, Unfit
 from orin_runner.requests import context_tokens as needed_tokens
 from orin_runner.text_generation import GREEDY
-from orin_runner.tokenizer import Tokenizer
 
 Pair = tuple[Tokens, Tokens]
 """Tokens of a context and of the continuation to score."""
@@ -63,7 +63,7 @@ log = logging.getLogger("lm_eval.orin_run")
 
 
 class Runner(Protocol):
-    """What answers requests: ``orin_runner.supervisor.Supervisor``."""
+    """What answers requests: ``orin_runner.workers.supervisor.Supervisor``."""
 
     stats: RunStats
     limit: int

@@ -19,11 +19,11 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList
 
 from convert.checkpoint import Checkpoint
-from eval.ask import predict
-from eval.docs import Message, Prediction
+from eval.encoding import predict
 from eval.evaluate import Prepared
-from eval.report import task_report
-from eval.run import RunWriter
+from eval.report.section import task_report
+from eval.runs.run import RunWriter
+from eval.tasks.doc import Message, Prediction
 from orin_runner.errors import UserError
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
 
@@ -33,7 +33,7 @@ STOP_TEXT_TOKENS = 32
 
 
 class HFEncoder:
-    """A checkpoint's tokenizer as transformers loads it (``eval.ask.Encoder``)."""
+    """A checkpoint's tokenizer as transformers loads it (``eval.encoding.Encoder``)."""
 
     def __init__(self, directory: Path, stop: frozenset[int]) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(directory)

@@ -13,18 +13,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.ask import encode_docs
-from eval.docs import Doc, Message
+from eval.encoding import encode_docs
 from eval.tasks.challenge import choices_in
-from orin_runner.device import cpu_threads
-from orin_runner.engine import Progress, RunStats
+from eval.tasks.doc import Doc, Message
+from orin_runner.engine.engine import Progress, RunStats
 from orin_runner.errors import UserError
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.memory import Needs
+from orin_runner.machine.devices import cpu_threads
+from orin_runner.machine.memory_plan import Needs
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Generated, GenerateRequest, Unfit, context_tokens
-from orin_runner.supervisor import DoesNotFitError, Supervisor
-from orin_runner.tokenizer import Tokenizer
-from orin_runner.worker import Job
+from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
+from orin_runner.workers.worker import Job
 
 DEFAULT_NEW_TOKENS = 256
 """As transformers' text-generation pipeline has it."""

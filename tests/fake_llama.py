@@ -1,4 +1,4 @@
-"""A stand-in for ``orin_runner.llama.Context`` that keeps llama.cpp's rules and computes hashes instead of logits.
+"""A stand-in for ``orin_runner.model.llama.Context`` that keeps llama.cpp's rules; its logits are hashes.
 
 Cells, tags, slot search, the sliding window's reuse of cells and its purge follow ``llama-kv-cache.cpp``; the batch
 checks follow ``llama-batch.cpp``. A row of "logits" is drawn from a generator seeded by the tokens the query can see,
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from orin_runner.batch import Batch
+from orin_runner.batching.batch import Batch
 
 PIECES = [b"", b" ", b"\n", "é".encode()[:1], "é".encode()[1:], *(bytes([97 + i % 3]) * (1 + i % 2) for i in range(27))]
 """What each token is in a text: nothing, white space, the halves of a letter, and one or two of a, b, c."""

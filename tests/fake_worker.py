@@ -9,12 +9,12 @@ from pathlib import Path
 
 from fake_llama import FakeContext
 
-from orin_runner.engine import Engine, Progress
-from orin_runner.limit import MeasureLimit, prompt_rate
-from orin_runner.llama import ContextSettings
-from orin_runner.memory import DeviceMemory, MemoryPlan
-from orin_runner.planner import Budget
-from orin_runner.worker import Answers, Done, Job, Loaded, Planned
+from orin_runner.batching.packer import Budget
+from orin_runner.engine.engine import Engine, Progress
+from orin_runner.engine.prompt_rate import MeasureLimit, prompt_rate
+from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan
+from orin_runner.model.llama import ContextSettings
+from orin_runner.workers.worker import Answers, Done, Job, Loaded, Planned
 
 N_VOCAB = 32
 N_BATCH = 64

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from orin_runner.engine import Engine, Progress, RunStats
-from orin_runner.llama import Context, ContextSettings, Model
-from orin_runner.memory import CANONICAL_CHUNK
-from orin_runner.planner import Budget
-from orin_runner.prompt_cache import PromptCache
+from orin_runner.batching.packer import Budget
+from orin_runner.engine.engine import Engine, Progress, RunStats
+from orin_runner.engine.prompt_cache import PromptCache
+from orin_runner.machine.memory_plan import CANONICAL_CHUNK
+from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.requests import Request, Result, ScoreRequest
 
 

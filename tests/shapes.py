@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from convert.layouts import layout_for
+from convert.layouts.layout import layout_for
 
 PHI3_MEDIUM = {
     "architectures": ["Phi3ForCausalLM"],

@@ -10,7 +10,7 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.run import Run
+from eval.runs.run import Run
 from eval.tasks import TASKS, get_task
 from eval.tasks.base import LoadOptions
 from orin_runner.errors import UserError
@@ -46,7 +46,7 @@ def test_all_rows(task: str, model: Path, orin_data: Path, tmp_path: Path) -> No
         if "does not exist" not in str(error):
             raise
         pytest.skip(f"not all files of {task} are here: {error}")
-    command = [sys.executable, "-c", "from orin_runner.cli import main; main()", "eval", task]
+    command = [sys.executable, "-m", "orin_runner", "eval", task]
     options = ["--model", str(model), "--data", str(orin_data), "--out", str(tmp_path / "run")]
     subprocess.run([*command, *options, *MORE_OPTIONS.get(task, [])], check=True)
     run = Run.open(tmp_path / "run")

@@ -13,9 +13,9 @@ from trees import random_paths
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner.batch import BatchBuilder
-from orin_runner.decoder import Backend, Decoder, DecodeStats
-from orin_runner.llama import Context, ContextSettings, Model
+from orin_runner.batching.batch import BatchBuilder
+from orin_runner.engine.executor import Backend, Decoder, DecodeStats
+from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.requests import Tokens
 
 

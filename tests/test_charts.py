@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_meter import sample
 
-from eval.charts import MAX_POINTS, axis_top, charts, lines, throughput
+from eval.report.charts import MAX_POINTS, axis_top, charts, lines, throughput
 
 
 def area(line: list[tuple[float, float]]) -> float:

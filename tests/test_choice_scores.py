@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from choice_rows import GOLDEN, write
 
-from eval.ask import encode_docs, predict
-from eval.docs import Doc, Message, Prediction
+from eval.encoding import encode_docs, predict
 from eval.evaluate import prepare
 from eval.reference import Reference
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions, in_chat
+from eval.tasks.doc import Doc, Message, Prediction
+from orin_runner.cli.options import load_options
+from orin_runner.cli.show import task_row
 from orin_runner.errors import UserError
-from orin_runner.options import load_options
 from orin_runner.requests import Scored, ScoreRequest, Tokens
-from orin_runner.show import task_row
 
 
 class Words:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from choice_rows import GOLDEN, jsonl, listed, write
 
-from eval import published
-from eval.docs import Doc
+from eval.data.readers import digests as published
 from eval.tasks import TASKS, get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.doc import Doc
 from eval.tasks.multiple_choice import MultipleChoice
 from orin_runner.errors import UserError
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from test_meter import AGX_ORIN, rails
 from typer.testing import CliRunner
 
-from eval.run import Run
-from orin_runner.cli import app
-from orin_runner.sensors import find_sensors
+from eval.runs.run import Run
+from orin_runner.cli.main import app
+from orin_runner.machine.sensors import find_sensors
 
 TINY_REFERENCE = Path(__file__).parent / "tiny_phi3" / "reference"
 pytestmark = pytest.mark.usefixtures("quiet_state")
@@ -49,7 +49,7 @@ def convert(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def orin_run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from orin_runner.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "orin_runner", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
@@ -125,7 +125,7 @@ def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
 def test_a_run_is_metered(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with a Jetson's rails: its watts in samples, report, page and print, and how far the run was."""
     sysfs = rails(tmp_path / "sys", AGX_ORIN)
-    monkeypatch.setattr("orin_runner.cli.find_sensors", lambda *, cuda: find_sensors(cuda=cuda, ina3221=sysfs))
+    monkeypatch.setattr("orin_runner.cli.main.find_sensors", lambda *, cuda: find_sensors(cuda=cuda, ina3221=sysfs))
     out = tmp_path / "run"
     done = CliRunner().invoke(
         app, ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(gguf), "--out", str(out)]

@@ -15,10 +15,10 @@ from gguf import GGUFReader
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from convert.layouts import interleaved
+from convert.layouts.layout import interleaved
 from convert.manifest import manifest_path
 from orin_runner.errors import UserError
-from orin_runner.gguf_file import GGUFFile
+from orin_runner.model.gguf_file import GGUFFile
 
 
 def raw(path: Path, name: str) -> np.ndarray:

@@ -10,10 +10,10 @@ from fake_llama import FakeContext
 from test_engine import N_VOCAB, STOP, answers, generate_requests, greedy
 from trees import random_paths
 
-from orin_runner import tree
-from orin_runner.decoding import Decoding
-from orin_runner.engine import Engine
-from orin_runner.planner import Budget
+from orin_runner.batching import tree
+from orin_runner.batching.packer import Budget
+from orin_runner.engine.decode_round import Decoding
+from orin_runner.engine.engine import Engine
 from orin_runner.requests import Generated, GenerateRequest
 
 

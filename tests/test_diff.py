@@ -13,12 +13,12 @@ import pytest
 from test_runs import prediction
 
 from eval.diff import CAUSES, diff, diff_all
-from eval.docs import Prediction
-from eval.run import Run, RunWriter
-from eval.statistics import Z95, mcnemar_p, mean_interval, paired_interval, wilson_interval
-from orin_runner.cli import main
+from eval.intervals import Z95, mcnemar_p, mean_interval, paired_interval, wilson_interval
+from eval.runs.run import Run, RunWriter
+from eval.tasks.doc import Prediction
+from orin_runner.cli.main import main
+from orin_runner.cli.show import print_diff
 from orin_runner.errors import UserError
-from orin_runner.show import print_diff
 
 
 def made(

@@ -11,10 +11,10 @@ import pytest
 from fake_llama import PIECES, FakeContext, reference
 from trees import random_paths
 
-from orin_runner import tree
-from orin_runner.engine import Engine, Progress
+from orin_runner.batching import tree
+from orin_runner.batching.packer import Budget
+from orin_runner.engine.engine import Engine, Progress
 from orin_runner.errors import UserError
-from orin_runner.planner import Budget
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
 
 N_VOCAB = 32

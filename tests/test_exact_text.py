@@ -10,13 +10,13 @@ from runs import run_gguf
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import encode_docs
-from eval.run import Run
+from eval.encoding import encode_docs
+from eval.runs.run import Run
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from orin_runner.gguf_file import GGUFFile
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Generated, GenerateRequest, context_tokens
-from orin_runner.tokenizer import Tokenizer
 
 REFERENCE = Path(__file__).parent / "tiny_phi3" / "reference" / "float32"
 

@@ -26,17 +26,17 @@ from lm_eval.models.huggingface import HFLM
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import encode_docs, predict
-from eval.docs import Doc, Prediction
+from eval.encoding import encode_docs, predict
 from eval.harness import HarnessModel, evaluate_with_harness, greedy_arguments
 from eval.tasks import get_task
 from eval.tasks.base import LETTERS, LoadOptions
+from eval.tasks.doc import Doc, Prediction
+from orin_runner.cli.launch import start
 from orin_runner.console import Notes
-from orin_runner.engine import Progress
+from orin_runner.engine.engine import Progress
 from orin_runner.errors import UserError
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.start import start
-from orin_runner.tokenizer import Tokenizer, _compile
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer, _compile
 
 ROUNDING = {"abs": 0.05, "rel": 5e-3}
 """How far log-probabilities of a BF16 GGUF may be from those of transformers in float32: llama.cpp multiplies BF16
@@ -72,7 +72,7 @@ def theirs(tiny: Path) -> HFLM:
 
 
 def orin_run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from orin_runner.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "orin_runner", *arguments]
     offline = {**os.environ, "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
 

@@ -19,15 +19,15 @@ from lm_eval.api.task import ConfigurableTask
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import cut_before, encode_docs, predict
-from eval.docs import Doc
+from eval.encoding import cut_before, encode_docs, predict
 from eval.harness import greedy_arguments
 from eval.tasks import get_task
 from eval.tasks.base import LETTERS, LoadOptions
+from eval.tasks.doc import Doc
 from eval.tasks.mmlu import SUBJECTS
-from orin_runner.gguf_file import GGUFFile
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Scored
-from orin_runner.tokenizer import Tokenizer
 
 
 @pytest.fixture(autouse=True)

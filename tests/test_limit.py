@@ -14,14 +14,14 @@ from test_engine import score_requests
 from test_supervisor import job
 
 from eval.evaluate import device_section
-from eval.report import share_of_limit
-from orin_runner.batch import Batch
+from eval.report.section import share_of_limit
+from orin_runner.batching.batch import Batch
+from orin_runner.cli.report import add_limit
 from orin_runner.console import Notes
-from orin_runner.decoder import DecodeStats
-from orin_runner.engine import Progress, RunStats
-from orin_runner.limit import PromptRate, prompt_rate
-from orin_runner.reporting import add_limit
-from orin_runner.supervisor import Supervisor
+from orin_runner.engine.engine import Progress, RunStats
+from orin_runner.engine.executor import DecodeStats
+from orin_runner.engine.prompt_rate import PromptRate, prompt_rate
+from orin_runner.workers.supervisor import Supervisor
 
 
 class Timed(FakeContext):

@@ -15,14 +15,12 @@ from test_cli import orin_run, refused
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import encode_docs
+from eval.encoding import encode_docs
 from eval.reference import HFEncoder
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from orin_runner import llama
-from orin_runner.device import parse_size
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.memory import (
+from orin_runner.machine.devices import parse_size
+from orin_runner.machine.memory_plan import (
     MIB,
     ORIN_32GB,
     DeviceMemory,
@@ -33,6 +31,8 @@ from orin_runner.memory import (
     plan_for,
     plan_that_fits,
 )
+from orin_runner.model import llama
+from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.requests import GenerateRequest, ScoreRequest, context_tokens
 
 

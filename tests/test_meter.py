@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from eval.samples import Sample, read_samples, summary
-from orin_runner.meter import Meter
-from orin_runner.sensors import HostMemory, NvidiaSmi, Rails, Reading, Sensors, find_sensors
+from eval.runs.meter import Meter
+from eval.runs.samples import Sample, read_samples, summary
+from orin_runner.machine.sensors import HostMemory, NvidiaSmi, Rails, Reading, Sensors, find_sensors
 
 AGX_ORIN = {
     "1-0040": [("VDD_GPU_SOC", 19000, 1000), ("VDD_CPU_CV", 18500, 200), ("VIN_SYS_5V0", 5000, 900)],

@@ -9,12 +9,12 @@ import pytest
 from fake_llama import FakeContext, reference
 from trees import random_paths
 
-from orin_runner import planner as planner_module
-from orin_runner.batch import BatchBuilder
-from orin_runner.cells import CellsError, KVCells
-from orin_runner.decoder import Decoder, LostPrefixError
-from orin_runner.planner import IDS_BESIDE_PATHS, Budget, Planner
-from orin_runner.tree import TokenTree
+from orin_runner.batching import packer as planner_module
+from orin_runner.batching.batch import BatchBuilder
+from orin_runner.batching.kv_cells import CellsError, KVCells
+from orin_runner.batching.packer import IDS_BESIDE_PATHS, Budget, Planner
+from orin_runner.batching.tree import TokenTree
+from orin_runner.engine.executor import Decoder, LostPrefixError
 
 
 @pytest.mark.parametrize("window", [0, 8, 64])

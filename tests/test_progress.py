@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from fake_llama import FakeContext
 
-from eval.ask import Question, unanswered
-from eval.docs import Doc
+from eval.encoding import Question, unanswered
 from eval.evaluate import Prepared, Status, evaluate
-from eval.run import Prediction, RunWriter
+from eval.runs.run import Prediction, RunWriter
 from eval.tasks import get_task
 from eval.tasks.base import Task
+from eval.tasks.doc import Doc
 from orin_runner import console
-from orin_runner.engine import Engine, Progress, RunStats
-from orin_runner.planner import Budget
+from orin_runner.batching.packer import Budget
+from orin_runner.cli.show import status_line
+from orin_runner.engine.engine import Engine, Progress, RunStats
 from orin_runner.requests import GenerateRequest, Request, Result, Scored, ScoreRequest, Unfit
-from orin_runner.show import status_line
 
 
 def test_the_line_of_a_task() -> None:

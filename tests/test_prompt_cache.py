@@ -15,10 +15,11 @@ from runs import run_gguf
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner import rows, tree
-from orin_runner.engine import Engine, Progress, RunStats
-from orin_runner.planner import Budget
-from orin_runner.prompt_cache import PromptCache, PromptCacheOptions
+from orin_runner.batching import tree
+from orin_runner.batching import wanted_rows as rows
+from orin_runner.batching.packer import Budget
+from orin_runner.engine.engine import Engine, Progress, RunStats
+from orin_runner.engine.prompt_cache import PromptCache, PromptCacheOptions
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, ScoreRequest
 
 BUDGET = Budget(96, 16, 12, 8)

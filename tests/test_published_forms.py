@@ -21,10 +21,10 @@ from harness_cases import DROP, GSM8K
 from hub_rows import Row
 from pyarrow import parquet
 
-from eval.docs import Doc
 from eval.tasks import TASKS, get_task
 from eval.tasks.base import LoadOptions
 from eval.tasks.bbh import SUBTASKS
+from eval.tasks.doc import Doc
 from eval.tasks.mmlu import SUBJECTS
 from orin_runner.errors import UserError
 

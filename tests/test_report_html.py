@@ -14,14 +14,14 @@ import browser
 import pytest
 from typer.testing import CliRunner
 
-from eval.docs import Prediction
-from eval.html import calibration, margins, render, view, wilson
-from eval.report import task_report
-from eval.run import Run, RunWriter
-from eval.samples import SAMPLES, Sample, summary
-from orin_runner.cli import app
+from eval.report.page import calibration, margins, render, view, wilson
+from eval.report.section import task_report
+from eval.runs.run import Run, RunWriter
+from eval.runs.samples import SAMPLES, Sample, summary
+from eval.tasks.doc import Prediction
+from orin_runner.cli.main import app
+from orin_runner.cli.report import write_report
 from orin_runner.errors import UserError
-from orin_runner.reporting import write_report
 
 REFERENCE = Path(__file__).parent / "tiny_phi3" / "reference"
 EVIL = "<script>console.error('ran')</script><img src=x onerror=alert(1)>\"'&"

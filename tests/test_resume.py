@@ -16,11 +16,11 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.docs import Prediction
-from eval.run import Run, RunWriter
+from eval.runs.run import Run, RunWriter
+from eval.tasks.doc import Prediction
 from orin_runner.errors import UserError
 
-COMMAND = [sys.executable, "-c", "from orin_runner.cli import main; main()", "eval", "exam"]
+COMMAND = [sys.executable, "-m", "orin_runner", "eval", "exam"]
 HEADER: dict[str, Any] = {"engine": "x", "time": "now", "model": {"sha256": "m"}, "settings": {"limit": None}}
 ITEMS = 48
 
@@ -71,7 +71,7 @@ def test_two_processes_on_one_folder_are_refused(tmp_path: Path) -> None:
     begin(tmp_path, 1)
     with RunWriter(tmp_path, HEADER, resume=True):
         code = (
-            "import sys; from pathlib import Path; from eval.run import RunWriter\n"
+            "import sys; from pathlib import Path; from eval.runs.run import RunWriter\n"
             f"RunWriter(Path({str(tmp_path)!r}), {HEADER!r}, resume=True)"
         )
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -10,13 +10,13 @@ from test_cli import orin_run
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
+from eval.challenge_rules import capped, rule_warnings
 from eval.evaluate import Prepared, prepare
-from eval.rules import capped, rule_warnings
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from orin_runner.gguf_file import GGUFFile
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest
-from orin_runner.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from eval.diff import diff
-from eval.docs import Prediction
-from eval.report import accuracy_table, mean_and_error, task_report
-from eval.run import Run, RunWriter
+from eval.report.section import accuracy_table, mean_and_error, task_report
+from eval.runs.run import Run, RunWriter
+from eval.tasks.doc import Prediction
 from orin_runner.errors import UserError
 
 

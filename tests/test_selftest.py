@@ -13,10 +13,10 @@ from runs import run_gguf
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner.batch import Batch
-from orin_runner.engine import Engine
-from orin_runner.planner import Budget
-from orin_runner.selftest import SelftestResult, compare, random_requests
+from orin_runner.batching.batch import Batch
+from orin_runner.batching.packer import Budget
+from orin_runner.engine.engine import Engine
+from orin_runner.engine.selftest import SelftestResult, compare, random_requests
 
 
 class ForgetsTheFirstToken(FakeContext):
@@ -50,7 +50,7 @@ def test_the_command_on_llama_cpp(tmp_path: Path, tiny: Path) -> None:
     """A random model with a small window: prompts on both sides of it."""
     source = phi3(tmp_path / "hf", tiny, window=64, sharpness=2.5)
     convert(Checkpoint.open(source), tmp_path / "model.gguf", Options())
-    command = [sys.executable, "-c", "from orin_runner.cli import main; main()", "selftest", "--json"]
+    command = [sys.executable, "-m", "orin_runner", "selftest", "--json"]
     done = subprocess.run(
         [*command, "--model", str(tmp_path / "model.gguf")], capture_output=True, text=True, check=True
     )

@@ -18,9 +18,9 @@ from checkpoints import phi3
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner.batch import BatchBuilder, Copy
-from orin_runner.decoder import Decoder, LostPrefixError
-from orin_runner.llama import Context, ContextSettings, Model
+from orin_runner.batching.batch import BatchBuilder, Copy
+from orin_runner.engine.executor import Decoder, LostPrefixError
+from orin_runner.model.llama import Context, ContextSettings, Model
 
 PREFIX, BRANCH = 200, 100
 HOLDER, PIN, OTHER, NEW = range(4)

@@ -10,14 +10,14 @@ from runs import run_gguf
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import cut_before, encode_docs
+from eval.encoding import cut_before, encode_docs
 from eval.reference import Reference
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.llama import Context, ContextSettings, Model
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.llama import Context, ContextSettings, Model
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Generated, GenerateRequest
-from orin_runner.tokenizer import Tokenizer
 
 NOISE = 0.1  # llama.cpp and transformers differ by up to 0.04 in a log-probability of this model
 STOPS = ("<|end|>", "<|endoftext|>", "<|assistant|>")

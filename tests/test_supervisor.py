@@ -34,13 +34,13 @@ from test_engine import log_softmax, score_requests
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.run import Run
-from orin_runner.engine import Engine, Progress
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.memory import Needs
+from eval.runs.run import Run
+from orin_runner.engine.engine import Engine, Progress
+from orin_runner.machine.memory_plan import Needs
+from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.requests import Generated, Request, Result, Scored, Unfit, context_tokens
-from orin_runner.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
-from orin_runner.worker import Job, _answer
+from orin_runner.workers.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
+from orin_runner.workers.worker import Job, _answer
 
 
 class DiesWhileDecoding:
@@ -169,7 +169,7 @@ def test_memory_that_others_took_in_mid_run() -> None:
 LOAD = """
 import resource, sys
 from pathlib import Path
-from orin_runner.llama import DecodeError, Model
+from orin_runner.model.llama import DecodeError, Model
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 try:
     Model(Path(sys.argv[1]))
@@ -192,7 +192,15 @@ def test_the_real_worker_killed_in_mid_run(tmp_path: Path, tiny: Path, how: sign
     """``orin-run eval`` on llama.cpp: same answers as an undisturbed run, every item once."""
     model = tmp_path / "tiny.gguf"
     convert(Checkpoint.open(tiny), model, Options())
-    command = [sys.executable, "-c", "from orin_runner.cli import main; main()", "eval", "exam", "--model", str(model)]
+    command = [
+        sys.executable,
+        "-m",
+        "orin_runner",
+        "eval",
+        "exam",
+        "--model",
+        str(model),
+    ]
     quiet = subprocess.run([*command, "--out", str(tmp_path / "quiet")], capture_output=True, check=True)
     assert b"died" not in quiet.stderr
     predictions = tmp_path / "run" / "predictions.jsonl"
@@ -202,7 +210,7 @@ def test_the_real_worker_killed_in_mid_run(tmp_path: Path, tiny: Path, how: sign
         time.sleep(0.01)
     children = Path(f"/proc/{disturbed.pid}/task/{disturbed.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    (worker,) = [pid for pid, line in commands.items() if b"orin_runner.worker" in line]
+    (worker,) = [pid for pid, line in commands.items() if b"orin_runner.workers.worker" in line]
     os.kill(worker, how)
     _, stderr = disturbed.communicate(timeout=300)
     assert disturbed.returncode == 0, stderr

@@ -18,17 +18,17 @@ from safetensors.torch import load_file
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import encode_docs, predict
 from eval.diff import diff
-from eval.docs import Doc
+from eval.encoding import encode_docs, predict
 from eval.evaluate import prepare
 from eval.reference import Reference, evaluate_reference
-from eval.run import Run, RunWriter
+from eval.runs.run import Run, RunWriter
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.doc import Doc
 from eval.tasks.exam import FILE
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.tokenizer import Tokenizer
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent / "tiny_phi3"
 sys.path.insert(0, str(HERE))
@@ -226,7 +226,7 @@ def test_committed_references_are_this_checkpoints(tmp_path: Path, tiny: Path, d
 def test_the_exam_on_llama_cpp_loses_nothing(tmp_path: Path, tiny: Path) -> None:
     """What ``make run`` shows: 90 % and more, every greedy text transformers' own, nothing altered."""
     model = gguf(tmp_path, tiny)
-    command = [sys.executable, "-c", "from orin_runner.cli import main; main()"]
+    command = [sys.executable, "-m", "orin_runner"]
     run = tmp_path / "run"
     subprocess.run([*command, "eval", "exam", "--model", str(model), "--out", str(run)], check=True)
     opened, reference = Run.open(run), Run.open(HERE / "reference" / "float32")

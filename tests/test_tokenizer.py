@@ -11,15 +11,15 @@ from transformers import AutoTokenizer
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from convert.vocab import read_vocabulary
-from eval.ask import encode_docs
+from convert.vocab.vocabulary import read_vocabulary
+from eval.encoding import encode_docs
 from eval.reference import HFEncoder
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
 from orin_runner.errors import UserError
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.llama import Model
-from orin_runner.tokenizer import Tokenizer
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.llama import Model
+from orin_runner.model.tokenizer import Tokenizer
 
 CHAT = [{"role": "user", "content": "\nHi there <|end|> you\n"}]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trees import random_paths
 
-from orin_runner.tree import TokenTree, common_prefix
+from orin_runner.batching.tree import TokenTree, common_prefix
 
 
 def test_unique_tokens_equal_a_plain_trie() -> None:

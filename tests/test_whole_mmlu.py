@@ -12,15 +12,15 @@ from checkpoints import phi3
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.ask import encode_docs
-from eval.run import Run
+from eval.encoding import encode_docs
+from eval.runs.run import Run
 from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from orin_runner.decoder import Decoder
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.llama import Context, ContextSettings, Model
+from orin_runner.engine.executor import Decoder
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.llama import Context, ContextSettings, Model
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import ScoreRequest
-from orin_runner.tokenizer import Tokenizer
 
 UNIQUE = 1_541_749
 """Counted apart from this program, for prompts whose questions keep the white space around them."""
@@ -33,7 +33,7 @@ def test_every_question_once_and_as_if_alone(tmp_path: Path, orin_data: Path) ->
     source = phi3(tmp_path / "hf", real, vocab_size=32064, hidden=64, window=2047, sharpness=4.0)
     model = tmp_path / "random.gguf"
     convert(Checkpoint.open(source), model, Options())
-    command = [sys.executable, "-c", "from orin_runner.cli import main; main()", "eval", "mmlu"]
+    command = [sys.executable, "-m", "orin_runner", "eval", "mmlu"]
     options = ["--model", str(model), "--data", str(orin_data), "--out", str(tmp_path / "run")]
     subprocess.run([*command, *options], check=True)
     run = Run.open(tmp_path / "run")

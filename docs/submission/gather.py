@@ -20,12 +20,12 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from convert.manifest import manifest_path
-from eval.rules import IN_ITS_FORM
-from eval.run import RUN, Run
+from eval.challenge_rules import IN_ITS_FORM
+from eval.runs.run import RUN, Run
+from orin_runner.cli.show import model_line, print_report
+from orin_runner.default_model import default_model
 from orin_runner.errors import UserError
-from orin_runner.gguf_file import GGUFFile
-from orin_runner.show import model_line, print_report
-from orin_runner.state import default_model
+from orin_runner.model.gguf_file import GGUFFile
 
 HERE = Path(__file__).parent
 PARTS = ("run_challenge.py", "Dockerfile", "requirements.txt", "README.md", "projection.md")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from eval.docs import Doc
+from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
 Scoring = Literal["letters", "text"]

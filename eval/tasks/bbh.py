@@ -32,10 +32,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.data import find_file, read_json_object, read_rows, text_lines
-from eval.docs import Doc
-from eval.hub_copy import published_or_copied
+from eval.data.hub_copy import published_or_copied
+from eval.data.readers import find_file, read_json_object, read_rows, text_lines
 from eval.tasks.base import ExactMatch, LoadOptions, shots_of, spread
+from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract, local_data
 from orin_runner.errors import UserError
 

@@ -15,9 +15,9 @@ import ast
 import re
 from pathlib import Path
 
-from eval.data import DATA, read_jsonl
-from eval.docs import Doc
+from eval.data.readers import DATA, read_jsonl
 from eval.tasks.base import ExactMatch, LoadOptions, spread
+from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
 MAX_NEW_TOKENS = 500

@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.data import find_file, first_file, read_json_object, read_jsonl, read_rows
-from eval.docs import Doc
-from eval.hub_copy import split_files, split_folders
+from eval.data.hub_copy import split_files, split_folders
+from eval.data.readers import find_file, first_file, read_json_object, read_jsonl, read_rows
 from eval.tasks.base import LoadOptions, shots_of, spread
+from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, local_data
 from orin_runner.errors import UserError
 

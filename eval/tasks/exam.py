@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.data import read_jsonl
-from eval.docs import Doc
+from eval.data.readers import read_jsonl
 from eval.tasks.base import ExactMatch, LoadOptions, letter_doc, spread
 from eval.tasks.challenge import challenge_doc, challenge_text
+from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
 FILE = Path(__file__).parent.parent / "data" / "exam.jsonl"

@@ -26,10 +26,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from eval.data import read_hub, read_rows
-from eval.docs import Doc
-from eval.hub_copy import published_or_copied, split_folders
+from eval.data.hub_copy import published_or_copied, split_folders
+from eval.data.readers import read_hub, read_rows
 from eval.tasks.base import LoadOptions, shots_of, spread
+from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract
 from orin_runner.errors import UserError
 

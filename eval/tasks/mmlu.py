@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.data import read_csv, read_hub, read_rows
-from eval.docs import Doc
-from eval.hub_copy import published_or_copied, split_folders
+from eval.data.hub_copy import published_or_copied, split_folders
+from eval.data.readers import read_csv, read_hub, read_rows
 from eval.tasks.base import LETTERS, ExactMatch, LoadOptions, letter_doc, shots_of, spread
+from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
 FOLDERS = ("mmlu", "mmlu/data", "data")

@@ -16,10 +16,10 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from eval.data import find_file, read_hub, read_labels, read_rows
-from eval.docs import Doc
-from eval.hub_copy import published_or_copied, split_folders
+from eval.data.hub_copy import published_or_copied, split_folders
+from eval.data.readers import find_file, read_hub, read_labels, read_rows
 from eval.tasks.base import ExactMatch, LoadOptions, Scoring, shots_of, spread
+from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
 Row = dict[str, Any]

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eval.docs import Doc
 from eval.tasks.base import LoadOptions, Scoring
+from eval.tasks.doc import Doc
 from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, text, texts
 from orin_runner.errors import UserError
 

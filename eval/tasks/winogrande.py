@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eval.docs import Doc
 from eval.tasks.base import LoadOptions, Scoring
+from eval.tasks.doc import Doc
 from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
 from orin_runner.errors import UserError
 

@@ -1,0 +1,1 @@
+"""Checkpoint tensors to GGUF tensors, one file a family."""

@@ -1,0 +1,1 @@
+"""Rows of public data sets: where they lie and how they are read."""

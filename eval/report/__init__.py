@@ -1,0 +1,1 @@
+"""What a run comes to: the sections of ``report.json`` and the page of one run or several."""

@@ -1,0 +1,122 @@
+"""A thread beside a run that writes down once a second how far the run is and what the sensors say.
+
+It lives in the process that waits for the engine, never in the engine, and reads a handful of small files a second.
+``eval/runs/samples.py`` has the form of a line and reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from eval.runs.samples import Sample, next_part, read_samples, summary
+from orin_runner.machine.sensors import Sensors
+
+INTERVAL = 1.0
+"""Seconds between samples."""
+
+
+class Meter:
+    """Appends samples to a file from ``with`` to the end of it.
+
+    Args:
+        path: the file; what is there stays, and this is its next part.
+        sensors: what is read; closed at the end.
+        unified: CPU and GPU share the machine's memory.
+        interval: seconds between samples.
+        clock: seconds; tests put their own in its place.
+
+    Attributes:
+        failure: why the file could not be written any more, None while it can. The run goes on without.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sensors: Sensors,
+        *,
+        unified: bool = False,
+        interval: float = INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.failure: OSError | None = None
+        self._path, self._unified = path, unified
+        self._sensors, self._interval, self._clock = sensors, interval, clock
+        self._part = next_part(path)
+        # Unbuffered: on disk with each line, and nothing left to fail when it is closed.
+        self._file = path.open("ab", buffering=0)
+        self._started = clock()
+        # Task, tokens computed, since when, items done: one value, so that the thread never sees half of a change.
+        self._progress: tuple[str | None, int, float, int] = (None, 0, 0.0, 0)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="meter", daemon=True)
+
+    def measured(self) -> dict[str, Any] | None:
+        """What all parts of the file come to, for ``report.json``."""
+        return summary(read_samples(self._path), unified=self._unified, power_source=self._sensors.power_source)
+
+    def begin(self, task: str) -> None:
+        """From now on ``task`` is being asked. Samples on both sides, so that no token falls between two tasks."""
+        self._sample()
+        self._progress = (task, 0, self._seconds(), 0)
+        self._sample()
+
+    def update(self, computed: int, done: int) -> None:
+        """How far the task is: tokens computed, items done. Only remembers it."""
+        task, before, since, _ = self._progress
+        self._progress = (task, computed, since if computed == before else self._seconds(), done)
+
+    def __enter__(self) -> Meter:
+        self._sample()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._sample()
+        self._file.close()
+        self._sensors.close()
+
+    def _seconds(self) -> float:
+        return self._clock() - self._started
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._sample()
+
+    def _sample(self) -> None:
+        with self._lock:
+            if self.failure is not None:
+                return
+            task, computed, since, done = self._progress
+            now = self._sensors.read()
+            sample = Sample(
+                part=self._part,
+                seconds=round(self._seconds(), 3),
+                task=task,
+                computed=computed,
+                computed_at=round(since, 3),
+                done=done,
+                host_mib=_rounded(now.host_mib),
+                machine_mib=_rounded(now.machine_mib),
+                gpu_mib=_rounded(now.gpu_mib),
+                watts=_rounded(now.watts),
+            )
+            try:
+                self._file.write(json.dumps(asdict(sample)).encode() + b"\n")
+            except OSError as error:
+                self.failure = error
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -1,0 +1,176 @@
+"""A run on disk: ``run.json``, ``predictions.jsonl`` (appended and flushed as answers arrive) and ``report.json``.
+
+``eval/runs/samples.py`` has a fourth file, ``samples.jsonl``.
+
+Runner and reference write the same form, so any two runs can be compared.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from eval.runs.samples import SAMPLES, Sample, read_samples
+from eval.tasks.doc import Prediction
+from orin_runner.errors import UserError
+from orin_runner.files import drop_torn_line, read_json
+
+RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
+
+
+DAMAGED = "run the evaluation again"
+SAME_TO_RESUME = ("engine", "settings")
+"""Parts of the header that must be equal for a run to go on; the model's digest is the third."""
+
+
+class RunWriter:
+    """Writes one run. Its folder is locked against a second process for as long as the writer is open.
+
+    Args:
+        directory: the run's folder, which must not hold a run yet, or the one to resume.
+        header: what ``run.json`` says: command, model, versions, device, settings.
+        resume: go on with a run that was broken off; it must have been one of the same model and settings.
+
+    Attributes:
+        known: what the folder held before, by (task, id); empty for a new run.
+        torn: whether the last line was incomplete and has been dropped.
+
+    Raises:
+        UserError: the folder holds a run, or none to resume, or one of something else; another process writes it.
+    """
+
+    def __init__(self, directory: Path, header: dict[str, Any], *, resume: bool = False) -> None:
+        if not resume:
+            check_new(directory)
+        elif not (directory / RUN).exists():
+            raise UserError(f"{directory} does not hold a run to resume", "leave --resume out to begin one")
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.known: dict[tuple[str, str], Prediction] = {}
+        self.torn = False
+        self._predictions = (directory / PREDICTIONS).open("a", encoding="utf-8")
+        try:
+            _lock(self._predictions, directory)
+            write_json(directory / RUN, self._taken_up(header) if resume else header)
+        except UserError:
+            self._predictions.close()
+            raise
+
+    def _taken_up(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Read what is there, drop a torn last line, and return the old header with the time it was resumed."""
+        old = read_json(self.directory / RUN, DAMAGED)
+        differing = [key for key in SAME_TO_RESUME if old.get(key) != header.get(key)]
+        if old.get("model", {}).get("sha256") != header.get("model", {}).get("sha256"):
+            differing.append("model")
+        if differing:
+            raise UserError(
+                f"{self.directory} holds a run with other {' and '.join(differing)}", f"see {self.directory / RUN}"
+            )
+        self.torn = drop_torn_line(self.directory / PREDICTIONS)
+        self.known = Run.open(self.directory).predictions
+        return {**old, "resumed": [*old.get("resumed", []), header["time"]]}
+
+    def write(self, prediction: Prediction) -> None:
+        """Append one prediction and flush it."""
+        self._predictions.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
+        self._predictions.flush()
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Write ``report.json``."""
+        write_json(self.directory / REPORT, report)
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._predictions.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run read back.
+
+    Attributes:
+        directory: where it lies.
+        header: ``run.json``.
+        predictions: by (task, id).
+        report: ``report.json``, empty if the run did not end.
+        samples: ``samples.jsonl``, empty for a run that was not metered.
+    """
+
+    directory: Path
+    header: dict[str, Any]
+    predictions: dict[tuple[str, str], Prediction]
+    report: dict[str, Any]
+    samples: tuple[Sample, ...] = ()
+
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """Read a run folder.
+
+        Raises:
+            UserError: it does not hold a run, or a line cannot be read.
+        """
+        header_file = directory / RUN
+        if not header_file.exists():
+            raise UserError(f"{directory} does not hold a run", "orin-run eval TASK --out DIR writes one")
+        header = read_json(header_file, DAMAGED)
+        predictions: dict[tuple[str, str], Prediction] = {}
+        path = directory / PREDICTIONS
+        if not path.exists():
+            raise UserError(f"{path} is missing", "the run cannot be read without it")
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line)
+                    if row["logprobs"] is not None:
+                        row["logprobs"] = tuple(row["logprobs"])
+                    prediction = Prediction(**row)
+                except (json.JSONDecodeError, KeyError, TypeError) as error:
+                    raise UserError(f"{path}, line {number}: not a prediction") from error
+                key = (prediction.task, prediction.id)
+                if key in predictions:
+                    raise UserError(f"{path}, line {number}: {prediction.task} {prediction.id} stands there twice")
+                predictions[key] = prediction
+        report_file = directory / REPORT
+        report = read_json(report_file, DAMAGED) if report_file.exists() else {}
+        return cls(directory, header, predictions, report, read_samples(directory / SAMPLES))
+
+
+def _lock(file: TextIO, directory: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is writing the run in {directory}", "wait for it, or use another --out"
+        ) from error
+
+
+def check_new(directory: Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        UserError: it does.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file, not a folder", "name another folder with --out")
+    if (directory / RUN).exists() or (directory / PREDICTIONS).exists():
+        raise UserError(f"{directory} already holds a run", "name another folder with --out, or remove it")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that a reader sees either the old or the whole new one."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""Token paths to decode batches. Knows no model."""

@@ -1,0 +1,102 @@
+"""What a command that ran something leaves and prints; ``orin-run report``: a run's page, or one of several runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eval.report.page import PAGE, write_page
+from eval.report.section import share_of_limit
+from eval.runs.run import Run
+from orin_runner.cli.options import Json
+from orin_runner.cli.show import print_report
+from orin_runner.console import Notes, print_table
+from orin_runner.engine.prompt_rate import PromptRate
+from orin_runner.errors import UserError
+
+COMPARISON = Path("comparison.html")
+
+
+def write_report(directory: Path) -> None:
+    """Write ``report.html`` beside the run's other files."""
+    write_page([Run.open(directory)], directory / PAGE)
+
+
+def add_limit(report: dict[str, Any], measure: Callable[[], PromptRate | None], notes: Notes) -> None:
+    """Measure the limit and put it into ``report``, with the share of it that each task reached; say so if it failed.
+
+    Args:
+        report: of a run whose clocks have all stopped; changed.
+        measure: ``Supervisor.measure_limit``.
+        notes: where a failure is told.
+    """
+    notes.note("measuring plain prompt processing")
+    try:
+        rate = measure()
+    except KeyboardInterrupt:
+        rate = None
+    if rate is None:
+        notes.warn("plain prompt processing was not measured: interrupted, or the engine has died")
+        return
+    report["prompt_rate"] = rate.to_json()
+    for section in report["tasks"].values():
+        section["share_of_prompt_rate"] = share_of_limit(section, rate.tokens_per_s)
+
+
+def print_result(report: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Write the page of a run that has just ended, and print its report."""
+    write_report(out)
+    if as_json:
+        shown = {key: report[key] for key in ("tasks", "measured", "prompt_rate") if key in report}
+        print(json.dumps({"run": str(out), **shown}, indent=1))
+    else:
+        print_report(report, out)
+
+
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    out: Annotated[
+        Path | None, typer.Option(help=f"HTML file (default: RUN/{PAGE}, of several runs ./{COMPARISON}).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's page again, or one page of several runs side by side."""
+    out = out or (COMPARISON if len(runs) > 1 else runs[0] / PAGE)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder", "--out names an HTML file")
+    shown = write_page([Run.open(run) for run in runs], out)
+    if as_json:
+        print(json.dumps({"page": str(out), **shown}, indent=1))
+    else:
+        print_runs(shown)
+        print(f"page written to {out}")
+
+
+def print_runs(shown: dict[str, Any]) -> None:
+    """A line for each task of each run."""
+    rows = []
+    for task, entries in shown["tasks"].items():
+        for entry in entries:
+            if entry is None:
+                continue
+            clocks, tokens = entry["clocks"], entry["tokens"] or {}
+            rows.append(
+                (
+                    task,
+                    shown["runs"][entry["run"]]["name"],
+                    str(entry["items"]),
+                    f"{entry['accuracy']:.2%} ± {entry['stderr']:.2%}",
+                    *("" if clocks[name] is None else f"{clocks[name]:.1f}" for name in ("2024", "2023")),
+                    "" if entry["items_per_s"] is None else f"{entry['items_per_s']:.1f}",
+                    *(f"{tokens[name]:,}" if name in tokens else "" for name in ("sent", "unique", "computed")),
+                )
+            )
+    if not rows:
+        print("no item has been answered")
+        return
+    header = ("task", "run", "items", "accuracy ± s.e.", "2024 s", "2023 s", "items/s", "sent", "unique", "computed")
+    print_table("", header, rows, text_columns=(0, 1))

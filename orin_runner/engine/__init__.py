@@ -1,0 +1,1 @@
+"""Requests to results, on a backend of a few calls."""

@@ -1,0 +1,1 @@
+"""What is here, what fits, and what it says while it runs."""

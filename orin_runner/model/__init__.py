@@ -1,0 +1,1 @@
+"""One GGUF: its keys, its tokenizer, and llama.cpp to run it."""
