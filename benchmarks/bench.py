@@ -27,16 +27,14 @@ from sides import last_logits
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
 from orin_runner import __version__
-from orin_runner.engine.engine import Progress
-from orin_runner.engine.executor import Decoder
+from orin_runner.engine.executor import Executor
 from orin_runner.machine.devices import cpu_threads
-from orin_runner.machine.memory_plan import needs_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
-from orin_runner.requests import Scored, ScoreRequest, context_tokens
+from orin_runner.requests import Scored, ScoreRequest
+from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import Supervisor
-from orin_runner.workers.worker import Job
 
 TINY = Path(__file__).parent.parent / "tests" / "tiny_phi3" / "checkpoint"
 BATCH_SIZES = (1, 4, 12)
@@ -81,27 +79,25 @@ def make_items(subjects: int, questions: int) -> list[ScoreRequest]:
     return items
 
 
-def this_engine(model: Path, items: list[ScoreRequest], threads: int) -> tuple[Callable[[], list[int]], Supervisor]:
-    job = Job(model, needs_of(items), [context_tokens(item) for item in items], None, 1.0, threads, draft=True)
-    supervisor = Supervisor(job, print)
+def this_engine(model: Path, items: list[ScoreRequest]) -> tuple[Callable[[], list[int]], Supervisor]:
+    supervisor = Supervisor(Job.of(GGUFFile.open(model), items), print)
     supervisor.start()
 
     def run() -> list[int]:
         answers = [0] * len(items)
-        for event in supervisor.run(items):
-            if not isinstance(event, Progress):
-                assert isinstance(event[1], Scored)
-                answers[event[0]] = int(np.argmax([logprobs[0] for logprobs in event[1].logprobs]))
+        for i, result in supervisor.run(items):
+            assert isinstance(result, Scored)
+            answers[i] = int(np.argmax([logprobs[0] for logprobs in result.logprobs]))
         return answers
 
     return run, supervisor
 
 
 def one_at_a_time(context: Context, items: list[ScoreRequest]) -> Callable[[], list[int]]:
-    decoder = Decoder(context)
+    executor = Executor(context, 2048)
 
     def run() -> list[int]:
-        rows = [decoder.alone(item.prompt, 2048) for item in items]
+        rows = [row for item in items for row in executor.canonical_rows([item.prompt])]
         return [int(np.argmax([row[c[0]] for c in item.continuations])) for row, item in zip(rows, items, strict=True)]
 
     return run
@@ -144,7 +140,7 @@ def main() -> None:
                 best[name] = min(best.get(name, (float("inf"), 0)), (seconds, size))
         name = min(best, key=lambda key: best[key][0])
         settings = ContextSettings(n_cells=2048, n_batch=2048, n_ubatch=512, n_outputs=256, n_threads=threads)
-        engine, supervisor = this_engine(gguf, items, threads)
+        engine, supervisor = this_engine(gguf, items)
         with supervisor, Model(gguf) as model, Context(model, settings) as context:
             sides = {
                 "orin-run": engine,

@@ -20,12 +20,12 @@ from pathlib import Path
 from gpu_runs import used_mib
 
 from eval.encoding import encode_docs
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.registry import get_task
 from orin_runner import __version__
 from orin_runner.engine.engine import Engine
 from orin_runner.machine.devices import cpu_threads
-from orin_runner.machine.memory_plan import CANONICAL_CHUNK, GPU_HOST_THREADS, budget_of, context_settings, needs_of
+from orin_runner.machine.memory_plan import GPU_HOST_THREADS, budget_of, context_settings, needs_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
@@ -62,7 +62,6 @@ def measure(
         engine = Engine(
             contexts,
             budget_of(settings),
-            n_chunk=CANONICAL_CHUNK,
             n_positions=model.n_ctx_train,
             n_threads=threads,
         )

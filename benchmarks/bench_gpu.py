@@ -148,8 +148,8 @@ def bbh(bench: Bench) -> None:
 def _prompts(bench: Bench, task: str, limit: int) -> list[np.ndarray]:
     """Token ids of ``limit`` prompts of a task, evenly drawn."""
     from eval.encoding import encode_docs
-    from eval.tasks import get_task
     from eval.tasks.base import LoadOptions
+    from eval.tasks.registry import get_task
     from orin_runner.model.gguf_file import GGUFFile
     from orin_runner.model.tokenizer import Tokenizer
 
@@ -232,7 +232,7 @@ def perplexity(bench: Bench) -> None:
 
 def memory(bench: Bench) -> None:
     from orin_runner.batching.batch import BatchBuilder
-    from orin_runner.engine.executor import Decoder
+    from orin_runner.engine.executor import Executor
     from orin_runner.model import llama
 
     def used() -> float:
@@ -250,7 +250,7 @@ def memory(bench: Bench) -> None:
             )
             with llama.Context(loaded, shape) as context:
                 created = used()
-                decoder = Decoder(context)
+                executor = Executor(context)
                 for _ in range(2):
                     builder = BatchBuilder()
                     per = n_batch // 8
@@ -259,11 +259,11 @@ def memory(bench: Bench) -> None:
                     builder.flag(np.arange(n_outputs)[:n_batch])
                     batch = builder.build()
                     context.clear()
-                    decoder.prepare(batch)
-                    decoder.submit(batch)
-                    decoder.rows(batch.n_outputs)
+                    executor.prepare(batch)
+                    executor.submit(batch)
+                    executor.rows(batch.n_outputs)
                 context.clear()
-                decoder.alone(rng.integers(10, 30000, 3000).astype(np.int32), 256)
+                list(executor.canonical_rows([rng.integers(10, 30000, 3000).astype(np.int32)]))
                 buffers = context.buffers
                 name = f"ub{n_ubatch} nb{n_batch} out{n_outputs}"
                 extra = used() - before - _weights(bench) - buffers["KV"] - _device_compute()

@@ -17,8 +17,8 @@ import numpy as np
 
 from eval.encoding import encode_docs
 from eval.reference import HFEncoder
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.registry import get_task
 from orin_runner.batching.tree import TokenTree
 from orin_runner.engine.wanted_tokens import Probes
 from orin_runner.requests import GenerateRequest, Request

@@ -19,16 +19,15 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFReader
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from convert.convert import GGML_TYPES, _add_metadata
-from convert.layouts.layout import layout_for
+from convert.header import open_gguf
+from convert.layouts.families import layout_for
 from convert.vocab.vocabulary import read_vocabulary
 
 PHI3_MEDIUM: dict[str, Any] = {
@@ -57,29 +56,11 @@ def header(tokenizer: Path, out: Path, type_name: str, config: dict[str, Any]) -
     """Metadata and tensor table of ``config``'s layout, the data a hole in the file."""
     layout = layout_for(config, "exact")
     vocabulary = replace(read_vocabulary(tokenizer, config["vocab_size"]), stop=STOP)
-    sizes = {name: SimpleNamespace(n_bytes=int(np.prod(shape))) for name, shape in layout.sources.items()}
-    checkpoint: Any = SimpleNamespace(name="random phi-3", config=config, tensors=sizes)
-    writer = GGUFWriter(out, layout.architecture)
-    _add_metadata(writer, checkpoint, layout, vocabulary, dict.fromkeys(layout.sources, type_name), 0)
-    for tensor in [*layout.tensors, *layout.added]:
-        kind = "F32" if len(tensor.shape) == 1 else type_name
-        item = 4 if kind == "F32" else 2
-        dtype = np.dtype(np.float32 if kind == "F32" else np.uint16)
-        n_bytes = int(np.prod(tensor.shape)) * item
-        writer.add_tensor_info(tensor.name, tensor.shape, dtype, n_bytes, raw_dtype=GGML_TYPES[kind])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
-    end = max(int(t.data_offset) + int(t.n_bytes) for t in _tensors(out))
-    os.truncate(out, end)
-
-
-def _tensors(path: Path) -> list[Any]:
-    """The tensor table; the file is made long enough to be read first."""
-    if path.stat().st_size < 1 << 30:
-        os.truncate(path, 1 << 36)
-    return GGUFReader(path).tensors
+    types = {name: "F32" if len(shape) == 1 else type_name for name, shape in layout.sources().items()}
+    with open_gguf(out, "random phi-3", layout, vocabulary, types, type_name, altered=0):
+        pass
+    os.truncate(out, 1 << 36)  # long enough for the table to be read
+    os.truncate(out, max(int(t.data_offset) + int(t.n_bytes) for t in GGUFReader(out).tensors))
 
 
 def fill(path: Path) -> None:

@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 
 from eval.evaluate import prepare
-from eval.tasks import TASKS, get_task
+from eval.tasks.registry import TASKS, get_task
 from orin_runner.batching.tree import TokenTree
 from orin_runner.cli.options import load_options
-from orin_runner.engine.wanted_tokens import Probes
+from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.errors import UserError
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest, Request, ScoreRequest
@@ -59,9 +59,9 @@ def main() -> None:
             continue
         requests = [question.request for question in item.questions]
         prompts = sum(map(sequences, requests))
-        probes = Probes(requests)
+        wanted = WantedTokens(requests)
         texts = [request.prompt for request in requests if isinstance(request, GenerateRequest)]
-        unique, sent = TokenTree([*probes.paths, *texts]).n_unique, probes.sent + sum(map(len, texts))
+        unique, sent = TokenTree([*wanted.paths, *texts]).n_unique, wanted.sent + sum(map(len, texts))
         row = (task.name, len(requests), prompts, sent, unique, sent / unique)
         print("| {} | {:,} | {:,} | {:,} | {:,} | {:.2f} |".format(*row), flush=True)
 

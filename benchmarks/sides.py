@@ -16,14 +16,12 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from eval.tasks.doc import Doc
 from orin_runner.batching.batch import BatchBuilder
-from orin_runner.engine.engine import Progress
-from orin_runner.engine.executor import Decoder
-from orin_runner.machine.devices import cpu_threads
-from orin_runner.machine.memory_plan import needs_of
+from orin_runner.engine.executor import Executor
+from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context
-from orin_runner.requests import Generated, GenerateRequest, Tokens, context_tokens
+from orin_runner.requests import Generated, GenerateRequest, Tokens
+from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import Supervisor
-from orin_runner.workers.worker import Job
 
 Texts = list[Any]
 """Per request the tokens of its text, without stop token; or the text itself, from transformers' pipeline."""
@@ -33,8 +31,7 @@ Side = Callable[[], Texts]
 
 def supervisor_of(gguf: Path, requests: Sequence[GenerateRequest], *, draft: bool = True) -> Supervisor:
     """A worker with the model loaded, planned for ``requests``."""
-    lengths = [context_tokens(request) for request in requests]
-    supervisor = Supervisor(Job(gguf, needs_of(requests), lengths, None, 1.0, cpu_threads(), draft=draft), print)
+    supervisor = Supervisor(Job.of(GGUFFile.open(gguf), requests, draft=draft), print)
     supervisor.start()
     return supervisor
 
@@ -42,10 +39,9 @@ def supervisor_of(gguf: Path, requests: Sequence[GenerateRequest], *, draft: boo
 def this_engine(supervisor: Supervisor, requests: Sequence[GenerateRequest]) -> Side:
     def run() -> Texts:
         texts: Texts = [[] for _ in requests]
-        for event in supervisor.run(requests):
-            if not isinstance(event, Progress):
-                assert isinstance(event[1], Generated)
-                texts[event[0]] = event[1].tokens.tolist()
+        for i, result in supervisor.run(requests):
+            assert isinstance(result, Generated)
+            texts[i] = result.tokens.tolist()
         return texts
 
     return run
@@ -53,7 +49,7 @@ def this_engine(supervisor: Supervisor, requests: Sequence[GenerateRequest]) -> 
 
 def plain_loop(context: Context, requests: Sequence[GenerateRequest]) -> Side:
     """llama.cpp at batch 1: the prompt, then one token at a time, until a stop token."""
-    decoder = Decoder(context)
+    executor = Executor(context)
 
     def tokens_of(request: GenerateRequest) -> list[int]:
         context.clear()
@@ -67,8 +63,8 @@ def plain_loop(context: Context, requests: Sequence[GenerateRequest]) -> Side:
                 builder.add(part, position, 0)
                 builder.flag(np.array([len(part) - 1]))
                 position += len(part)
-                decoder.submit(builder.build())
-            token = int(decoder.rows(1)[0].argmax())
+                executor.submit(builder.build())
+            token = int(executor.rows(1)[0].argmax())
             if token in request.stop:
                 break
             tokens.append(token)

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-MANIFEST_KEY = "orin.manifest.sha256"
-CHECKPOINT_KEY = "orin.checkpoint.sha256"
-STOP_KEY = "orin.generation.stop_token_ids"
-DROPPED_WINDOW_KEY = "orin.dropped_sliding_window"
-ALTERED_KEY = "orin.altered_values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +32,8 @@ class TensorRecord:
     source: str
     source_dtype: str
     transform: str
-    changed: int = 0
-    largest_error: float = 0.0
+    changed: int
+    largest_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +47,7 @@ class AddedRecord:
     reason: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a conversion did.
 
@@ -71,10 +65,10 @@ class Manifest:
     checkpoint: dict[str, Any]
     layout: dict[str, Any]
     tokenizer: dict[str, str]
-    source_sha256: dict[str, str] = field(default_factory=dict)
-    tensors: list[TensorRecord] = field(default_factory=list)
-    added: list[AddedRecord] = field(default_factory=list)
-    verified: bool = False
+    source_sha256: dict[str, str]
+    tensors: list[TensorRecord]
+    added: list[AddedRecord]
+    verified: bool
 
     @property
     def changed(self) -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.intervals import mcnemar_p, mean_interval, paired_interval
+from eval.runs.prediction import Prediction
 from eval.runs.run import Run
-from eval.tasks.doc import Prediction
 from orin_runner.errors import UserError
 
 SHOWN_FLIPS = 10

@@ -29,16 +29,14 @@ from lm_eval.utils import (
 )
 from tqdm import tqdm
 
-from orin_runner.engine.engine import Progress, RunStats
+from eval.encoding import Pair, encode_pairs, move_space
 from orin_runner.errors import UserError
+from orin_runner.greedy_arguments import GREEDY
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens, Unfit
 from orin_runner.requests import context_tokens as needed_tokens
-from orin_runner.text_generation import GREEDY
-
-Pair = tuple[Tokens, Tokens]
-"""Tokens of a context and of the continuation to score."""
+from orin_runner.runner import Runner
 
 BLOCK = 4096
 """Requests tokenized at once: an encoding holds far more than its ids while it lives."""
@@ -62,13 +60,9 @@ SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_rando
 log = logging.getLogger("lm_eval.orin_run")
 
 
-class Runner(Protocol):
-    """What answers requests: ``orin_runner.workers.supervisor.Supervisor``."""
+class StartedRunner(Runner, Protocol):
+    """A runner that holds memory until it is closed."""
 
-    stats: RunStats
-    limit: int
-
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result | Unfit] | Progress]: ...
     def close(self) -> None: ...
 
 
@@ -85,11 +79,11 @@ class HarnessModel(LM):  # type: ignore[misc]
         tokens: sent, unique and computed so far.
     """
 
-    def __init__(self, file: GGUFFile, start: Callable[[Sequence[Request]], Runner]) -> None:
+    def __init__(self, file: GGUFFile, start: Callable[[Sequence[Request]], StartedRunner]) -> None:
         super().__init__()
         self._file = file
         self._start = start
-        self._runner: Runner | None = None
+        self._runner: StartedRunner | None = None
         self._tokenizer = Tokenizer.from_gguf(file)
         metadata = file.metadata
         prefix = metadata.get("tokenizer.ggml.bos_token_id", metadata.get("tokenizer.ggml.eos_token_id"))
@@ -155,7 +149,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return sums
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        bounds = [greedy_arguments(request.args[1]) for request in requests]
+        bounds = [stops_and_bound(request.args[1]) for request in requests]
         prompts = self._encode([request.args[0] for request in requests])
         asked = []
         cut = 0
@@ -185,29 +179,25 @@ class HarnessModel(LM):  # type: ignore[misc]
         return [found[text] for text in texts]
 
     def _pairs(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
-        """Context and continuation are encoded together and split where the context's own tokens end.
+        """Context and continuation of each request as tokens (``eval.encoding.encode_pairs``).
 
-        White space at the context's end belongs to the continuation (``TemplateLM._encode_pair``).
+        Where there is no context, the model's prefix token is it, unless the continuation begins with that token.
         """
-        split = []
-        for context, continuation in texts:
-            kept = context.rstrip()
-            split.append((kept, context[len(kept) :] + continuation))
-        contexts = self._encode([context for context, _ in split])
-        wholes = self._encode([context + continuation for context, continuation in split])
+        split = [move_space(*pair) for pair in texts]
+        found = iter(encode_pairs([pair for pair in split if pair[0]], self._encode))
         bare = iter(self._tokenizer.encode([text for context, text in split if not context], special=False))
         pairs = []
-        for (context, text), before, whole in zip(split, contexts, wholes, strict=True):
-            if context:
-                pair = before, whole[len(before) :].copy()  # a view would keep the whole text's tokens
-            else:
-                tokens = next(bare)
-                alone = len(tokens) > 0 and tokens[0] == self._prefix
-                pair = (tokens[:1], tokens[1:]) if alone else (np.array([self._prefix], np.int32), tokens)
+        for context, text in split:
+            pair = next(found) if context else self._after_prefix(next(bare))
             if not len(pair[1]):
                 raise UserError(f"the tokenizer leaves nothing of the continuation {text!r} to score")
             pairs.append(pair)
         return pairs
+
+    def _after_prefix(self, tokens: Tokens) -> Pair:
+        if len(tokens) and tokens[0] == self._prefix:
+            return tokens[:1], tokens[1:]
+        return np.array([self._prefix], np.int32), tokens
 
     def _score(self, pairs: Sequence[Pair], label: str) -> list[tuple[float, bool]]:
         """(log-probability, whether it is the greedy continuation) of each pair."""
@@ -241,10 +231,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             return
         runner = self._runner_for(max(needed_tokens(request) for request in asked), asked)
         with tqdm(total=len(asked), desc=label, unit=" requests") as bar:
-            for event in runner.run(asked):
-                if isinstance(event, Progress):
-                    continue
-                i, result = event
+            for i, result in runner.run(asked):
                 if isinstance(result, Unfit):
                     raise MemoryError(f"request {i + 1} {result.reason}")
                 bar.update()
@@ -252,14 +239,14 @@ class HarnessModel(LM):  # type: ignore[misc]
         for name in self.tokens:
             self.tokens[name] += getattr(runner.stats, name)
 
-    def _runner_for(self, longest: int, asked: Sequence[Request]) -> Runner:
-        if self._runner is not None and longest > self._runner.limit:
+    def _runner_for(self, longest: int, asked: Sequence[Request]) -> StartedRunner:
+        if self._runner is not None and longest > self._runner.max_context:
             self.close()
         if self._runner is None:
             self._runner = self._start(asked)
-        if longest > self._runner.limit:
+        if longest > self._runner.max_context:
             raise UserError(
-                f"a request needs {longest} tokens of context, memory allows {self._runner.limit}",
+                f"a request needs {longest} tokens of context, memory allows {self._runner.max_context}",
                 "free memory, or use fewer --num_fewshot",
             )
         return self._runner
@@ -272,7 +259,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             )
 
 
-def greedy_arguments(arguments: dict[str, Any]) -> tuple[list[str], int]:
+def stops_and_bound(arguments: dict[str, Any]) -> tuple[list[str], int]:
     """Stop strings and most new tokens of a generation request.
 
     Raises:

@@ -19,12 +19,13 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList
 
 from convert.checkpoint import Checkpoint
-from eval.encoding import predict
 from eval.evaluate import Prepared
+from eval.predict import predict
 from eval.report.section import task_report
+from eval.runs.prediction import Prediction
 from eval.runs.run import RunWriter
-from eval.tasks.doc import Message, Prediction
 from orin_runner.errors import UserError
+from orin_runner.model.tokenizer import Message
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

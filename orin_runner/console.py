@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 PLAIN_INTERVAL = 10.0
@@ -38,46 +39,62 @@ class Notes:
 
     @contextmanager
     def progress(self, label: str, total: float | None) -> Iterator[Bar]:
-        """A progress bar, or a line every few seconds where stderr is not a terminal; both say the time left."""
-        if self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TextColumn("{task.fields[detail]}"),
-                TimeRemainingColumn(),
-            )
-            with Progress(*columns, console=self._console, transient=True) as progress:
-                task = progress.add_task(label, total=total, detail="")
-                yield Bar(lambda done, detail: progress.update(task, completed=done, detail=detail), total)
-        else:
-            began = last = time.monotonic()
+        """A progress bar, or a line every few seconds where stderr is not a terminal; both say the time left.
 
-            def line(done: float, detail: str) -> None:
-                nonlocal last
-                now = time.monotonic()
-                if now - last >= PLAIN_INTERVAL:
-                    last = now
-                    share = f" {100 * done / total:.0f} %" if total else ""
-                    # Less than 1 % says nothing about the rest.
-                    known = total is not None and done >= total / 100
-                    left = f", {duration((now - began) * (total - done) / done)} left" if total and known else ""
-                    self.note(f"{label}{share} {detail}".rstrip() + left)
+        The whole line is made here: label and percentage, the words that ``Bar.update`` is given, the time left.
 
-            yield Bar(line, total)
+        Args:
+            label: what is being done.
+            total: what ``done`` is when all is; None where that is not known.
+        """
+        if not self._console.is_terminal:
+            yield _Lines(self, label, total)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield _Live(progress, progress.add_task(label, total=total, detail=""))
 
 
-class Bar:
+class Bar(Protocol):
     """Receives progress; see ``Notes.progress``."""
-
-    def __init__(self, update: object, total: float | None) -> None:
-        assert callable(update)
-        self._update = update
-        self.total = total
 
     def update(self, done: float, detail: str = "") -> None:
         """Say how much is done, and something about it."""
-        self._update(done, detail)
+
+
+class _Live:
+    """A bar on a terminal."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, done: float, detail: str = "") -> None:
+        self._progress.update(self._task, completed=done, detail=detail)
+
+
+class _Lines:
+    """A line every ``PLAIN_INTERVAL`` seconds."""
+
+    def __init__(self, notes: Notes, label: str, total: float | None) -> None:
+        self._notes, self._label, self._total = notes, label, total
+        self._began = self._last = time.monotonic()
+
+    def update(self, done: float, detail: str = "") -> None:
+        now, total = time.monotonic(), self._total
+        if now - self._last < PLAIN_INTERVAL:
+            return
+        self._last = now
+        share = f" {100 * done / total:.0f} %" if total else ""
+        # Less than 1 % says nothing about the rest.
+        known = total is not None and done >= total / 100
+        left = f", {duration((now - self._began) * (total - done) / done)} left" if total and known else ""
+        self._notes.note(f"{self._label}{share} {detail}".rstrip() + left)
 
 
 def duration(seconds: float) -> str:

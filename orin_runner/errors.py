@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend, and the system's own in one line."""
+"""The exceptions that end a command, and the system's own in one line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ class UserError(Exception):
         super().__init__(message if hint is None else f"{message}; {hint}")
         self.message = message
         self.hint = hint
+
+
+class RunError(RuntimeError):
+    """A run failed for a reason that is not the user's mistake: the device, its memory, or a bug.
+
+    The command line prints it and exits with status 1.
+    """
 
 
 def os_error_line(error: OSError) -> str:

@@ -1,7 +1,7 @@
 """The nouns of the engine: what is asked of the model and what it answered.
 
-A request is either scored (log-probabilities of given continuations) or generated (greedy text). Both are sets of
-token paths; nothing here knows tasks, files or llama.cpp.
+A request is either scored (log-probabilities of given continuations) or generated (greedy text). Either is a set of
+token paths. Nothing here knows tasks, files or llama.cpp.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class ScoreRequest:
     Attributes:
         prompt: int32 ``[n]``, n >= 1.
         continuations: one int32 array per choice, each of at least one token.
-        scored: per continuation, how many of its last tokens are wanted; empty where all are. With fewer than all, the
-            prompt may be empty: contexts that differ from their first token on are continuations, too.
+        scored: per continuation, how many of its last tokens are wanted; empty where all are. The tokens before them
+            are context. With ``prompt=[1], continuations=([7, 8, 9],), scored=(2,)`` the log-probabilities of 8 and 9
+            are wanted, after [1, 7] and [1, 7, 8]. The prompt may then be empty.
     """
 
     prompt: Tokens
@@ -107,6 +108,14 @@ def longest_path(request: ScoreRequest | GenerateRequest) -> int:
 def context_tokens(request: ScoreRequest | GenerateRequest) -> int:
     """Tokens of context ``request`` may come to use: ``longest_path``, and the longest text it allows."""
     return longest_path(request) + (request.max_new_tokens if isinstance(request, GenerateRequest) else 0)
+
+
+def common_prefix(a: Tokens, b: Tokens) -> int:
+    """Number of leading tokens that ``a`` and ``b`` share."""
+    n = min(len(a), len(b))
+    differs = a[:n] != b[:n]
+    first = int(differs.argmax()) if n else 0
+    return first if n and differs[first] else n
 
 
 Request = ScoreRequest | GenerateRequest

@@ -13,31 +13,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.encoding import encode_docs
-from eval.tasks.challenge import choices_in
-from eval.tasks.doc import Doc, Message
-from orin_runner.engine.engine import Progress, RunStats
 from orin_runner.errors import UserError
+from orin_runner.greedy_arguments import GREEDY
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.machine.memory_plan import Needs
+from orin_runner.model.candidates import candidates, choices_in
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.tokenizer import Tokenizer
-from orin_runner.requests import Generated, GenerateRequest, Unfit, context_tokens
+from orin_runner.model.tokenizer import Message, Tokenizer
+from orin_runner.requests import Generated, GenerateRequest, Tokens, Unfit
+from orin_runner.runner import RunStats
+from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
-from orin_runner.workers.worker import Job
 
 DEFAULT_NEW_TOKENS = 256
 """As transformers' text-generation pipeline has it."""
-GREEDY = {
-    "do_sample": (False, None),
-    "num_beams": (1, None),
-    "num_return_sequences": (1, None),
-    "temperature": (None, 0, 1),
-    "top_k": (None,),
-    "top_p": (None, 1),
-    "repetition_penalty": (None, 1),
-}
-"""Arguments that mean greedy decoding at these values, and something else at any other."""
 NO_EFFECT = frozenset({"batch_size", "num_workers", "use_cache", "clean_up_tokenization_spaces"})
 """Arguments that do not change what comes out: the engine makes its own batches."""
 
@@ -130,27 +119,48 @@ class TextGeneration:
     def _answers(self, inputs: Iterable[Any], max_new_tokens: int, full: bool) -> Iterator[Row]:
         indexed: Any = inputs
         rows = [indexed[i] for i in range(len(indexed))] if hasattr(inputs, "__getitem__") else list(inputs)
-        docs = [_doc(i, row, max_new_tokens) for i, row in enumerate(rows)]
-        requests = [question.request for question in encode_docs(docs, self._tokenizer)]
-        limit = min(self._supervisor.limit, self._n_positions)
-        for i, request in enumerate(requests):
-            if len(request.prompt) > limit:
-                raise UserError(
-                    f"input {i + 1} has {len(request.prompt)} tokens, {limit} fit", "shorten it, or free memory"
-                )
-        fitting = [_bounded(request, limit) for request in requests]
+        requests = self._requests(rows, max_new_tokens)
         texts: dict[int, str] = {}
         following = 0
-        for event in self._supervisor.run(fitting):
-            if isinstance(event, Progress):
-                continue
-            if isinstance(event[1], Unfit):
-                raise MemoryError(f"input {event[0] + 1} {event[1].reason}")
-            assert isinstance(event[1], Generated)
-            texts[event[0]] = self._tokenizer.decode(event[1].tokens)
+        for i, result in self._supervisor.run(requests):
+            if isinstance(result, Unfit):
+                raise MemoryError(f"input {i + 1} {result.reason}")
+            assert isinstance(result, Generated)
+            texts[i] = self._tokenizer.decode(result.tokens)
             while following in texts:
                 yield [{"generated_text": _result(rows[following], texts.pop(following), full)}]
                 following += 1
+
+    def _requests(self, rows: Sequence[Any], max_new_tokens: int) -> list[GenerateRequest]:
+        """The rows as requests, with no more new tokens than fit behind each prompt."""
+        texts = [self._text(i, row) for i, row in enumerate(rows)]
+        prompts: dict[int, Tokens] = {}
+        for chat in (False, True):
+            part = [i for i, row in enumerate(rows) if isinstance(row, str) is not chat]
+            # A rendered conversation already has the special tokens the template wants.
+            encoded = self._tokenizer.encode([texts[i] for i in part], special=not chat)
+            prompts.update(zip(part, encoded, strict=True))
+        fitting = min(self._supervisor.max_context, self._n_positions)
+        requests = []
+        for i, row in enumerate(rows):
+            room = fitting - len(prompts[i])
+            if room < 0:
+                raise UserError(
+                    f"input {i + 1} has {len(prompts[i])} tokens, {fitting} fit", "shorten it, or free memory"
+                )
+            choices = choices_in(row if isinstance(row, str) else str(row[-1]["content"]))
+            likely = candidates(choices, self._tokenizer.encode)
+            requests.append(GenerateRequest(prompts[i], self._tokenizer.stop, min(max_new_tokens, room), likely))
+        return requests
+
+    def _text(self, i: int, row: Any) -> str:
+        if isinstance(row, str):
+            return row
+        if not _is_chat(row):
+            raise UserError(f"input {i + 1} is neither a text nor a conversation: {type(row).__name__}")
+        if not self._tokenizer.has_chat_template:
+            raise UserError(f"input {i + 1} is a conversation, and this model has no chat template")
+        return self._tokenizer.chat(row)
 
 
 def pipeline(task: str, model: str | Path, **options: Any) -> TextGeneration:
@@ -186,31 +196,6 @@ def _check(arguments: dict[str, Any]) -> None:
 
 def _is_chat(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(m, dict) and "role" in m for m in value)
-
-
-def _doc(i: int, row: Any, max_new_tokens: int) -> Doc:
-    if not isinstance(row, str) and not _is_chat(row):
-        raise UserError(f"input {i + 1} is neither a text nor a conversation: {type(row).__name__}")
-    prompt: str | tuple[Message, ...] = row if isinstance(row, str) else tuple(row)
-    return Doc(
-        id=str(i),
-        group="",
-        prompt=prompt,
-        mode="generate",
-        choices=choices_in(row if isinstance(row, str) else str(row[-1]["content"])),
-        labels=(),
-        target="",
-        max_new_tokens=max_new_tokens,
-    )
-
-
-def _bounded(request: Any, limit: int) -> GenerateRequest:
-    """``request`` with no more new tokens than fit behind its prompt."""
-    assert isinstance(request, GenerateRequest)
-    over = context_tokens(request) - limit
-    if over <= 0:
-        return request
-    return GenerateRequest(request.prompt, request.stop, request.max_new_tokens - over, request.candidates)
 
 
 def _result(row: str | Sequence[Message], text: str, full: bool) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TINY = Path(__file__).parent / "tiny_phi3" / "checkpoint"
+from tests.support.paths import TINY
 
 
 @pytest.fixture(scope="session")

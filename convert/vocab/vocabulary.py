@@ -2,7 +2,8 @@
 
 Two forms are written. ``tokenizer.huggingface.json`` is the tokenizer exactly as the installed transformers builds it;
 the runner encodes with that, so its token ids are Hugging Face's. llama.cpp's own vocabulary is written for every other
-tool; it differs where llama.cpp does (white space after special tokens, for one).
+tool; it differs where llama.cpp does (white space after special tokens, for one). Each kind of tokenizer that llama.cpp
+can express has a file here; ``read_vocabulary`` recognises the kind.
 """
 
 from __future__ import annotations
@@ -10,20 +11,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import transformers
-from gguf import TokenType
 from transformers import AutoTokenizer
 
 from convert.checkpoint import DAMAGED
+from convert.vocab import sentencepiece
 from orin_runner.errors import UserError
 from orin_runner.files import read_json
+from orin_runner.model import gguf_keys
 
 END_OF_TURN = ("<|end|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 """Names under which the common chat models end a turn; llama.cpp has a key of its own for that token."""
-
-NEVER_SCORE = -10000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,9 @@ class Vocabulary:
 
     Attributes:
         huggingface_json: serialized ``tokenizers.Tokenizer``.
-        tokens, scores, types: llama.cpp's SentencePiece vocabulary, one entry per embedding row.
-        bos, eos, unk, pad, eot: token ids, None where there is none.
+        model, pre: llama.cpp's names of the tokenizer model and of its pre-tokenizer.
+        tokens, scores, types: llama.cpp's own vocabulary, one entry per embedding row.
+        special: token id by GGUF key, None where there is none.
         add_bos, add_eos: whether plain text gets them.
         stop: token ids that end a generation, from the generation config.
         chat_template: Jinja source, None where there is none.
@@ -41,14 +41,12 @@ class Vocabulary:
     """
 
     huggingface_json: str
+    model: str
+    pre: str
     tokens: list[str]
     scores: list[float]
     types: list[int]
-    bos: int | None
-    eos: int | None
-    unk: int | None
-    pad: int | None
-    eot: int | None
+    special: dict[str, int | None]
     add_bos: bool
     add_eos: bool
     stop: list[int]
@@ -78,61 +76,30 @@ def read_vocabulary(directory: Path, n_rows: int) -> Vocabulary:
         raise UserError(f"the tokenizer of {directory} has no fast implementation in transformers")
     serialized = backend.to_str()
     description = json.loads(serialized)
-    model = description["model"]
-    if model.get("type") != "BPE" or not model.get("byte_fallback"):
+    model, added_tokens = description["model"], description["added_tokens"]
+    if not sentencepiece.is_sentencepiece(model):
         raise UserError(f"the tokenizer of {directory} is not SentencePiece BPE with byte fallback, as Llama's is")
-    tokens, scores, types = _pieces(model, description["added_tokens"], n_rows, tokenizer.unk_token_id)
+    tokens, scores, types = sentencepiece.pieces(model, added_tokens, n_rows, tokenizer.unk_token_id)
     plain = backend.encode("a", add_special_tokens=False).ids
     framed = backend.encode("a", add_special_tokens=True).ids
     at = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
     stop = _stop_tokens(directory, tokenizer.eos_token_id)
+    special = {key: getattr(tokenizer, f"{name}_token_id") for name, key in gguf_keys.SPECIAL_TOKENS.items()}
     eot = next((tokens.index(name) for name in END_OF_TURN if name in tokens and tokens.index(name) in stop), None)
     return Vocabulary(
         huggingface_json=serialized,
+        model=sentencepiece.MODEL,
+        pre=sentencepiece.PRE,
         tokens=tokens,
         scores=scores,
         types=types,
-        bos=tokenizer.bos_token_id,
-        eos=tokenizer.eos_token_id,
-        unk=tokenizer.unk_token_id,
-        pad=tokenizer.pad_token_id,
-        eot=eot,
+        special={**special, gguf_keys.END_OF_TURN: eot},
         add_bos=at > 0,
         add_eos=at + len(plain) < len(framed),
         stop=stop,
         chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
         built_by=f"transformers {transformers.__version__}",
     )
-
-
-def _pieces(
-    model: dict[str, Any], added_tokens: list[dict[str, Any]], n_rows: int, unknown: int | None
-) -> tuple[list[str], list[float], list[int]]:
-    vocab: dict[str, int] = model["vocab"]
-    highest = max([*vocab.values(), *(token["id"] for token in added_tokens)])
-    if highest >= n_rows:
-        raise UserError(f"the tokenizer has a token {highest}, the embeddings only {n_rows} rows")
-    tokens = [f"[PAD{i}]" for i in range(n_rows)]
-    scores = [NEVER_SCORE] * n_rows
-    types = [int(TokenType.UNUSED)] * n_rows
-    # llama.cpp joins the neighbours whose piece has the highest score, tokenizers those whose merge ranks first.
-    rank: dict[str, int] = {}
-    for pair in model["merges"]:
-        piece = "".join(pair.split(" ", 1) if isinstance(pair, str) else pair)
-        rank.setdefault(piece, len(rank))
-    for piece, i in vocab.items():
-        tokens[i] = piece
-        scores[i] = -float(rank.get(piece, len(rank)))
-        is_byte = len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
-        types[i] = int(TokenType.BYTE if is_byte else TokenType.NORMAL)
-    for token in added_tokens:
-        i = token["id"]
-        tokens[i] = token["content"]
-        scores[i] = -1000.0
-        types[i] = int(TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED)
-    if unknown is not None:
-        types[unknown] = int(TokenType.UNKNOWN)
-    return tokens, scores, types
 
 
 def _stop_tokens(directory: Path, eos: int | None) -> list[int]:

@@ -22,7 +22,8 @@ from pathlib import Path
 from convert.manifest import manifest_path
 from eval.challenge_rules import IN_ITS_FORM
 from eval.runs.run import RUN, Run
-from orin_runner.cli.show import model_line, print_report
+from orin_runner.cli.launch import model_line
+from orin_runner.cli.result import print_report
 from orin_runner.default_model import default_model
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile

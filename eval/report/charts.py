@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from eval.runs.samples import Sample, parts
+from orin_runner.machine.sensors import COUNTERS
 
 MAX_POINTS = 160
 """Of a line; a chart is hardly wider in pixels on a phone."""
@@ -22,7 +23,7 @@ Line = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One chart: its key in ``lines``, what its heading and its axis say."""
+    """One chart: its key in ``lines``, what its heading says, the unit of its axis."""
 
     key: str
     title: str
@@ -31,10 +32,7 @@ class Kind:
 
 KINDS = (
     Kind("tokens_per_s", "Tokens computed for the answers", "tokens/s"),
-    Kind("host_mib", "Memory of orin-run's processes", "MiB"),
-    Kind("machine_mib", "Memory in use on the machine", "MiB"),
-    Kind("gpu_mib", "Memory in use on the GPU", "MiB"),
-    Kind("watts", "Power", "W"),
+    *(Kind(counter.name, counter.title, counter.unit) for counter in COUNTERS),
 )
 
 
@@ -58,11 +56,9 @@ def lines(samples: Sequence[Sample], *, unified: bool) -> dict[str, Any] | None:
         if offset:
             resumed.append(round(offset, 3))
         found["tokens_per_s"] += throughput(part, offset, max(1.0, total / MAX_POINTS))
-        found["host_mib"] += gauge(part, offset, lambda sample: sample.host_mib)
-        if unified:
-            found["machine_mib"] += gauge(part, offset, lambda sample: sample.machine_mib)
-        found["gpu_mib"] += gauge(part, offset, lambda sample: sample.gpu_mib)
-        found["watts"] += gauge(part, offset, lambda sample: sample.watts)
+        for counter in COUNTERS:
+            if unified or not counter.if_unified:
+                found[counter.name] += gauge(part, offset, counter.name)
         offset += part[-1].seconds
     known = {key: drawn for key, drawn in found.items() if drawn}
     return {"seconds": round(total, 3), "resumed": resumed, "lines": known}
@@ -96,18 +92,19 @@ def throughput(part: Sequence[Sample], offset: float, width: float) -> list[Line
     return [line]
 
 
-def gauge(part: Sequence[Sample], offset: float, value: Callable[[Sample], float | None]) -> list[Line]:
-    """A value that was read at each sample; of many samples the largest of every few."""
+def gauge(part: Sequence[Sample], offset: float, counter: str) -> list[Line]:
+    """A counter that was read at each sample; of many samples the largest of every few."""
     found: list[Line] = []
-    for known, members in groupby(part, key=lambda sample: value(sample) is not None):
+    values = [(sample.seconds, getattr(sample.reading, counter)) for sample in part]
+    for known, members in groupby(values, key=lambda point: point[1] is not None):
         run = list(members)
         if not known or len(run) < 2:
             continue
         stride = math.ceil(len(run) / MAX_POINTS)
         chunks = [run[at : at + stride] for at in range(0, len(run), stride)]
-        line = [(chunk[0].seconds, max(value(sample) or 0.0 for sample in chunk)) for chunk in chunks]
+        line = [(chunk[0][0], max(y for _, y in chunk)) for chunk in chunks]
         if stride > 1:
-            line.append((run[-1].seconds, line[-1][1]))
+            line.append((run[-1][0], line[-1][1]))
         found.append([(round(offset + x, 3), y) for x, y in line])
     return found
 

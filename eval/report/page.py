@@ -16,9 +16,9 @@ import jinja2
 from eval.intervals import wilson_interval
 from eval.report.charts import charts, lines
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, task_report
+from eval.runs.prediction import Prediction
 from eval.runs.run import Run
 from eval.runs.samples import summary
-from eval.tasks.doc import Prediction
 
 PAGE = "report.html"
 SHOWN_ITEMS, SHOWN_FAILURES = 10, 50

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from eval.tasks.doc import Prediction
+from eval.runs.prediction import Prediction
+from orin_runner.requests import Generated
+from orin_runner.runner import RunStats
 
 CHALLENGE_2024 = "challenge 2024"
 CHALLENGE_2024_BARE = "challenge 2024 without data"
@@ -61,22 +64,25 @@ def task_report(
     Args:
         predictions: every item's.
         tokens: ``sent``, ``unique``, ``computed``, ``checked``.
-        clocks: seconds per stage; ``score`` is the time to turn results into predictions.
-        near_ties: items whose margin is below three times the noise (``RunStats.near_tie``).
+        clocks: seconds per stage; ``score``, the time to turn results into predictions, passes within ``prefill`` and
+            ``decode``.
+        near_ties: items whose margin is below ``RunStats.near_tie``.
         noise: largest log-probability difference between an item in the tree and alone.
         resumed: items that were there before; tokens, clocks and rates are those of the others.
     """
     table = accuracy_table(predictions)
     total = table.pop("", {"accuracy": 0.0, "stderr": 0.0, "items": 0})
-    inference = sum(clocks.get(name, 0.0) for name in ("tokenize", "plan", "prefill", "check", "decode", "score"))
+    spent = defaultdict(float, clocks)
+    # Predictions are made while the device computes; they only count where they take longer than it does.
+    answers = max(spent["prefill"] + spent["decode"], spent["score"])
+    bare = spent["plan"] + spent["check"] + answers
+    inference = spent["tokenize"] + bare
     clocks = {
         **clocks,
-        CHALLENGE_2024: clocks.get("data", 0.0) + inference,
-        CHALLENGE_2024_BARE: inference - clocks.get("tokenize", 0.0),
-        CHALLENGE_2023: clocks.get("start", 0.0) + clocks.get("load", 0.0) + clocks.get("data", 0.0) + inference,
+        CHALLENGE_2024: spent["data"] + inference,
+        CHALLENGE_2024_BARE: bare,
+        CHALLENGE_2023: spent["start"] + spent["load"] + spent["data"] + inference,
     }
-    # The device computes while predictions are made: their time was taken out of the other two clocks.
-    compute = sum(clocks.get(name, 0.0) for name in ("prefill", "decode", "score"))
     return {
         "accuracy": total["accuracy"],
         "stderr": total["stderr"],
@@ -87,14 +93,48 @@ def task_report(
         "tokens": tokens,
         "clocks": {name: round(seconds, 4) for name, seconds in clocks.items()},
         "items_per_s": (total["items"] - resumed) / inference if inference else 0.0,
-        "computed_tokens_per_s": tokens["computed"] / compute if compute else 0.0,
+        "computed_tokens_per_s": tokens["computed"] / answers if answers else 0.0,
         "noise": noise,
         "near_ties": near_ties,
         "resumed": resumed,
     }
 
 
-def share_of_limit(section: dict[str, Any], tokens_per_s: float) -> float | None:
+def token_counts(stats: RunStats) -> dict[str, int]:
+    """A section's ``tokens``; ``restored`` only where the prompt cache has given any."""
+    counts = {name: getattr(stats, name) for name in ("sent", "unique", "computed", "checked", "restored")}
+    return counts if stats.restored else {name: n for name, n in counts.items() if name != "restored"}
+
+
+def device_section(stats: RunStats) -> dict[str, float]:
+    """What the decode calls for the answers took, and the time between them.
+
+    ``answer_tokens`` and ``answer_s`` are their tokens and the time from beginning to end, all host work included but
+    not what is computed again alone; of several workers, the last one's.
+    """
+    device, seconds = stats.device, stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0)
+    return {
+        "seconds": round(seconds, 4),
+        "answer_tokens": device.tokens,
+        "answer_s": round(seconds - stats.settle_s, 4),
+        "calls": device.calls,
+        "rows": device.rows,
+        **{name: round(getattr(device, name), 4) for name in ("submit_s", "alone_s", "wait_s", "idle_s")},
+    }
+
+
+def greedy_section(texts: Sequence[Generated]) -> dict[str, float]:
+    """How much of the greedy texts needed no decoding; ``texts`` are at least one."""
+    tokens = sum(len(text.tokens) for text in texts)
+    return {
+        "texts": len(texts),
+        "without_decoding": sum(text.decode_steps == 0 for text in texts),
+        "decode_steps_per_text": sum(text.decode_steps for text in texts) / len(texts),
+        "drafted_share": sum(text.drafted for text in texts) / max(1, tokens),
+    }
+
+
+def share_of_prompt_rate(section: dict[str, Any], tokens_per_s: float) -> float | None:
     """A task's tokens per second, checks apart, as a share of ``tokens_per_s``; None where nothing was computed.
 
     Args:

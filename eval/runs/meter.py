@@ -1,7 +1,7 @@
 """A thread beside a run that writes down once a second how far the run is and what the sensors say.
 
 It lives in the process that waits for the engine, never in the engine, and reads a handful of small files a second.
-``eval/runs/samples.py`` has the form of a line and reads it back.
+``samples`` has the form of a line and reads it back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from eval.runs.samples import Sample, next_part, read_samples, summary
-from orin_runner.machine.sensors import Sensors
+from orin_runner.machine.sensors import Reading, Sensors
 
 INTERVAL = 1.0
 """Seconds between samples."""
@@ -99,7 +99,7 @@ class Meter:
             if self.failure is not None:
                 return
             task, computed, since, done = self._progress
-            now = self._sensors.read()
+            reading = self._sensors.read()
             sample = Sample(
                 part=self._part,
                 seconds=round(self._seconds(), 3),
@@ -107,16 +107,13 @@ class Meter:
                 computed=computed,
                 computed_at=round(since, 3),
                 done=done,
-                host_mib=_rounded(now.host_mib),
-                machine_mib=_rounded(now.machine_mib),
-                gpu_mib=_rounded(now.gpu_mib),
-                watts=_rounded(now.watts),
+                reading=_rounded(reading),
             )
             try:
-                self._file.write(json.dumps(asdict(sample)).encode() + b"\n")
+                self._file.write(json.dumps(sample.to_json()).encode() + b"\n")
             except OSError as error:
                 self.failure = error
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+def _rounded(reading: Reading) -> Reading:
+    return Reading(**{name: None if value is None else round(value, 1) for name, value in asdict(reading).items()})

@@ -1,8 +1,7 @@
 """A run on disk: ``run.json``, ``predictions.jsonl`` (appended and flushed as answers arrive) and ``report.json``.
 
-``eval/runs/samples.py`` has a fourth file, ``samples.jsonl``.
-
-Runner and reference write the same form, so any two runs can be compared.
+``samples`` has a fourth file, ``samples.jsonl``. Runner and reference write the same form, so that any two runs can be
+compared.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from eval.runs.prediction import Prediction
 from eval.runs.samples import SAMPLES, Sample, read_samples
-from eval.tasks.doc import Prediction
 from orin_runner.errors import UserError
 from orin_runner.files import drop_torn_line, read_json
 
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
-
-
 DAMAGED = "run the evaluation again"
 SAME_TO_RESUME = ("engine", "settings")
 """Parts of the header that must be equal for a run to go on; the model's digest is the third."""
@@ -45,10 +42,7 @@ class RunWriter:
     """
 
     def __init__(self, directory: Path, header: dict[str, Any], *, resume: bool = False) -> None:
-        if not resume:
-            check_new(directory)
-        elif not (directory / RUN).exists():
-            raise UserError(f"{directory} does not hold a run to resume", "leave --resume out to begin one")
+        check_folder(directory, resume=resume)
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.known: dict[tuple[str, str], Prediction] = {}
@@ -153,15 +147,17 @@ def _lock(file: TextIO, directory: Path) -> None:
         ) from error
 
 
-def check_new(directory: Path) -> None:
-    """Refuse a folder that holds a run.
+def check_folder(directory: Path, *, resume: bool = False) -> None:
+    """Refuse a folder that a ``RunWriter`` refuses; for commands to ask before they load anything.
 
     Raises:
-        UserError: it does.
+        UserError: it holds a run, or none to resume.
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file, not a folder", "name another folder with --out")
-    if (directory / RUN).exists() or (directory / PREDICTIONS).exists():
+    if resume and not (directory / RUN).exists():
+        raise UserError(f"{directory} does not hold a run to resume", "leave --resume out to begin one")
+    if not resume and ((directory / RUN).exists() or (directory / PREDICTIONS).exists()):
         raise UserError(f"{directory} already holds a run", "name another folder with --out, or remove it")
 
 

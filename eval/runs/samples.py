@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from orin_runner.files import drop_torn_line
+from orin_runner.machine.sensors import COUNTERS, Reading
 
 SAMPLES = "samples.jsonl"
 
@@ -29,7 +30,7 @@ class Sample:
         computed: tokens computed for the task's answers so far in this part.
         computed_at: the ``seconds`` at which ``computed`` became what it is.
         done: items answered so far.
-        host_mib, machine_mib, gpu_mib, watts: see ``orin_runner.machine.sensors.Reading``.
+        reading: the machine's counters; in the line each is a key like the others.
     """
 
     part: int
@@ -38,10 +39,24 @@ class Sample:
     computed: int
     computed_at: float
     done: int
-    host_mib: float | None
-    machine_mib: float | None
-    gpu_mib: float | None
-    watts: float | None
+    reading: Reading
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Sample:
+        """The sample of a line.
+
+        Raises:
+            KeyError, TypeError: it is none.
+        """
+        known = {field.name: row[field.name] for field in fields(cls) if field.name != "reading"}
+        # A run may be older than a counter.
+        return cls(**known, reading=Reading(**{counter.name: row.get(counter.name) for counter in COUNTERS}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of a sample."""
+        row = asdict(self)
+        row.update(row.pop("reading"))
+        return row
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
@@ -51,14 +66,12 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
     """
     if not path.exists():
         return ()
-    names = {field.name for field in fields(Sample)}
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         if not line.endswith("\n"):
             break  # still being written, or torn
         try:
-            row = json.loads(line)
-            found.append(Sample(**{name: row[name] for name in names}))
+            found.append(Sample.from_json(json.loads(line)))
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
     return tuple(found)
@@ -94,21 +107,19 @@ def summary(
     """
     if not samples:
         return None
+    names = [counter.name for counter in COUNTERS]
     joules = covered = 0.0
     for part in parts(samples):
         for one, other in pairwise(part):
-            if one.watts is not None and other.watts is not None:
+            if one.reading.watts is not None and other.reading.watts is not None:
                 seconds = other.seconds - one.seconds
-                joules += seconds * (one.watts + other.watts) / 2
+                joules += seconds * (one.reading.watts + other.reading.watts) / 2
                 covered += seconds
     return {
         "samples": len(samples),
         "seconds": round(sum(part[-1].seconds for part in parts(samples)), 3),
         "unified": unified,
-        "peak_host_mib": _peak(sample.host_mib for sample in samples),
-        "peak_machine_mib": _peak(sample.machine_mib for sample in samples),
-        "peak_gpu_mib": _peak(sample.gpu_mib for sample in samples),
-        "peak_watts": _peak(sample.watts for sample in samples),
+        **{f"peak_{name}": _peak(getattr(sample.reading, name) for sample in samples) for name in names},
         "mean_watts": round(joules / covered, 1) if covered else None,
         "joules": round(joules, 1) if covered else None,
         "power_seconds": round(covered, 3),

@@ -11,29 +11,15 @@ the white space after it.
 
 from __future__ import annotations
 
-import ast
-import re
 from pathlib import Path
 
 from eval.data.readers import DATA, read_jsonl
 from eval.tasks.base import ExactMatch, LoadOptions, spread
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
+from orin_runner.model.candidates import choices_in
 
 MAX_NEW_TOKENS = 500
-CHOICES = re.compile(r"^choices: (\[.*\])\s*$", re.MULTILINE)
-
-
-def choices_in(content: str) -> tuple[str, ...]:
-    """The choices a challenge prompt lists, as the texts an answer would be; empty where there is no such list."""
-    found = CHOICES.findall(content)
-    if not found:
-        return ()
-    try:
-        values = ast.literal_eval(found[-1])
-    except (ValueError, SyntaxError):
-        return ()
-    return tuple(str(value) for value in values) if isinstance(values, list) else ()
 
 
 def challenge_text(text: str) -> str:

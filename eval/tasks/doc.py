@@ -1,17 +1,18 @@
-"""The nouns of evaluation: one question, and what was made of its answer."""
+"""One question, ready to be asked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-Message = dict[str, str]
+from orin_runner.model.tokenizer import Message
+
 Mode = Literal["choose", "generate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Doc:
-    """One question, ready to be asked.
+    """One question.
 
     Attributes:
         id: unique within its task.
@@ -44,42 +45,3 @@ class Doc:
     right: tuple[str, ...] = ()
     until: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What became of one Doc; one line of ``predictions.jsonl``.
-
-    Attributes:
-        task, id, group: of the Doc.
-        prediction: the chosen label, or the text after the task's normalization.
-        target: what it is compared with.
-        correct: whether the task's first metric gives the item the full score (more than half of it for a probability).
-        logprobs: choose: per choice, the sum of its tokens' natural-log probabilities.
-        text: generate: the greedy text as decoded.
-        margin: choose: best minus second-best of what the first metric compares. generate: smallest lead of any
-            token's logit over the runner-up.
-        n_tokens: tokens of the prompt.
-        tokens_sha256: digest of the prompt's token ids, to compare tokenization without storing it.
-        failed: why there is no answer, None where there is one. A failed item counts as wrong.
-        scores: the item's value under each of the task's metrics, from 0 to 1, the first metric first.
-    """
-
-    task: str
-    id: str
-    group: str
-    prediction: str
-    target: str
-    correct: bool
-    logprobs: tuple[float, ...] | None
-    text: str | None
-    margin: float | None
-    n_tokens: int
-    tokens_sha256: str
-    failed: str | None = None
-    scores: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def score(self) -> float:
-        """The item's value under the task's first metric."""
-        return next(iter(self.scores.values()), float(self.correct))

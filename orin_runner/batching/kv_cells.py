@@ -3,7 +3,7 @@
 llama.cpp keeps one cell per computed token and a set of sequence ids on it; copying a prefix only adds an id, and a
 cell is free again when its last id is gone (``llama_kv_cache::seq_cp`` and ``seq_rm`` with a unified cache). Here a
 cell is named by a **handle** (the token's stream index, or a fresh number for generated tokens), a sequence is a list
-of handle ranges, and ``refs`` counts the ids on each handle. The planner reads the number of free cells from it.
+of handle ranges, and ``refs`` counts the ids on each handle. The packer reads the number of free cells from it.
 """
 
 from __future__ import annotations

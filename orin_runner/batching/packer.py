@@ -65,17 +65,8 @@ class _Piece:
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """What one call of ``Planner.fill`` put into a batch.
-
-    Attributes:
-        first: stream index of the first token.
-        retained: (path, sequence) of finished paths whose sequence was kept, as asked.
-    """
-
-    first: int
-    retained: tuple[tuple[int, int], ...]
+Retained = tuple[tuple[int, int], ...]
+"""(path, sequence id) of finished paths whose sequences stay alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +83,7 @@ class Restored:
     n: int
 
 
-class Planner:
+class Packer:
     """Walks a tree once, filling batches.
 
     Args:
@@ -169,7 +160,7 @@ class Planner:
         self._trunk, self._position = (holder, pin), base
         return Restored(cut, holder, pin, base)
 
-    def fill(self, builder: BatchBuilder, max_tokens: int, max_outputs: int, max_paths: int) -> Filled | None:
+    def fill(self, builder: BatchBuilder, max_tokens: int, max_outputs: int, max_paths: int) -> Retained | None:
         """Put as many tokens as fit into ``builder``.
 
         The cells are updated as if the batch had been decoded and its cuts made.
@@ -181,7 +172,7 @@ class Planner:
             max_paths: paths to touch at the most; the free sequence ids bound them as well.
 
         Returns:
-            What was added, or None if nothing is left or nothing fits.
+            The finished paths whose sequences were retained as asked; None if nothing is left or nothing fits.
         """
         tree, cells = self._tree, self._cells
         first = self.position
@@ -235,7 +226,7 @@ class Planner:
         retained = self._hand_on(builder, sequences, min(trunk, self._position), _trim(pieces, self._position))
         end_output = int(np.searchsorted(self._outputs, self.position))
         builder.flag(self._outputs[next_output:end_output] - first + offset)
-        return Filled(first, retained)
+        return retained
 
     def _join(self, builder: BatchBuilder, trunk: int, pieces: list[_Piece]) -> int:
         """A new sequence holding the first ``trunk`` tokens of the trunk and this batch's ``pieces`` after them."""
@@ -252,7 +243,7 @@ class Planner:
 
     def _hand_on(
         self, builder: BatchBuilder, sequences: list[tuple[int, int]], trunk: int, pieces: list[_Piece]
-    ) -> tuple[tuple[int, int], ...]:
+    ) -> Retained:
         """Keep the part of the last path that the next batch goes on from; free the rest.
 
         Args:
@@ -261,8 +252,6 @@ class Planner:
             trunk: how much of the part to keep stands in the old trunk.
             pieces: the tokens of the part to keep that this batch computes.
 
-        Returns:
-            (path, sequence id) of the finished paths that stay alive.
         """
         keep = self._position
         retained = [

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from orin_runner.requests import Tokens
+from orin_runner.requests import Tokens, common_prefix
 
 MOST_AGAIN = 0.002
-"""Share of a tree that may be computed twice so that two contexts can work on it."""
+"""Share of a tree that a further part may compute again, so that another context can work on the tree."""
 IMBALANCE_COST = 0.2
-"""What each token that a part is away from half of the tree costs, in tokens: twice as many are computed with nothing
+"""What each token that a cut is away from an equal division costs, in tokens: twice as many are computed with nothing
 beside them, which on a GPU takes some tenth longer."""
 
 
@@ -66,17 +66,16 @@ class TokenTree:
         """Number of distinct tokens in the tree: the least that any run of these paths must compute."""
         return int(self.starts[-1])
 
-    @property
-    def longest(self) -> int:
-        """Length of the longest path in tokens; 0 for an empty tree."""
-        return max((len(path) for path in self.paths), default=0)
-
-    def part(self, first: int, end: int) -> tuple[TokenTree, int]:
+    def subtree(self, first: int, end: int) -> tuple[TokenTree, int]:
         """The paths ``first`` to ``end - 1`` as a tree of their own.
 
+        Its stream begins with all of path ``first``, whatever that shares with the path before it. Of the paths
+        [1, 2, 3] and [1, 2, 4, 5] the second alone is a tree with the stream 1, 2, 4, 5; here its new tokens 4 and 5
+        have the stream indices 3 and 4, there 2 and 3, so that the difference is 1.
+
         Returns:
-            (the tree, the number to add to its stream indices to get this tree's); what its first path shares with
-            the one before it has stream indices of its own there, which this addition does not give.
+            (the tree, what to add to its stream indices to get this tree's). The sum is right for every token but
+            those that path ``first`` shares with the path before it.
         """
         tree = TokenTree.__new__(TokenTree)
         tree.paths = self.paths[first:end]
@@ -88,19 +87,34 @@ class TokenTree:
         tree.starts[0] = 0
         return tree, before
 
-    def middle(self, barred: npt.NDArray[np.bool_] | None = None) -> int:
-        """The path that a second part begins with where two cost least: about equal, with little that both compute.
+    def cuts(self, n_parts: int, barred: npt.NDArray[np.bool_] | None = None) -> list[int]:
+        """The paths that further parts begin with, where ``n_parts`` are about equal and share little.
 
-        0 where more than ``MOST_AGAIN`` would have to be computed twice: no second part is worth that.
+        What a part shares with the one before it is computed by both. A part that would cost more than
+        ``MOST_AGAIN`` of the tree that way is not begun.
 
         Args:
+            n_parts: how many parts are wanted.
             barred: bool per path, those that no part may begin with.
+
+        Returns:
+            Ascending, at most ``n_parts - 1``; empty where the tree stays whole.
         """
         if not self.paths:
-            return 0
-        cost = self.lcp + IMBALANCE_COST * np.abs(self.starts[:-1] - self.n_unique / 2)
-        path = int((cost if barred is None else np.where(barred, np.inf, cost)).argmin())
-        return path if self.lcp[path] <= MOST_AGAIN * self.n_unique else 0
+            return []
+        closed = self.lcp > MOST_AGAIN * self.n_unique
+        closed |= False if barred is None else barred
+        found: list[int] = []
+        at = 0
+        for k in range(1, n_parts):
+            away = np.abs(self.starts[at:-1] - self.n_unique * k / n_parts)
+            cost = np.where(closed[at:], np.inf, self.lcp[at:]) + IMBALANCE_COST * away
+            cost[0] = IMBALANCE_COST * away[0]  # no further part
+            best = at + int(cost.argmin())
+            if best > at:
+                found.append(best)
+                at = best
+        return found
 
     def locate(self, paths: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Stream indices of tokens given as (path, position).
@@ -135,11 +149,3 @@ class TokenTree:
             owner = owners[level]
             out[k] = self.starts[owner] + positions[k] - self.lcp[owner]
         return out
-
-
-def common_prefix(a: Tokens, b: Tokens) -> int:
-    """Number of leading tokens that ``a`` and ``b`` share."""
-    n = min(len(a), len(b))
-    differs = a[:n] != b[:n]
-    first = int(differs.argmax()) if n else 0
-    return first if n and differs[first] else n

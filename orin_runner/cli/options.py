@@ -1,20 +1,21 @@
-"""The command line's arguments that several commands share."""
+"""The arguments that several commands share, and what they mean."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from eval.tasks.base import LoadOptions, Scoring
+from eval.data.digests import changed_files
+from eval.tasks.base import LoadOptions, Scoring, Task
+from eval.tasks.registry import get_task
+from orin_runner.console import Notes
 from orin_runner.errors import UserError
 from orin_runner.machine.devices import KNOWN, parse_size
 
 Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help="Such as mmlu; orin-run tasks lists all.")]
-HarnessTasks = Annotated[
-    str, typer.Option("--tasks", help="Tasks or groups of lm-evaluation-harness, or YAML files, separated by commas.")
-]
 ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_MODEL, else the last make convert).")]
 Data = Annotated[
     Path | None, typer.Option(help="Folder with the published data files; without it tasks load from the hub.")
@@ -31,23 +32,6 @@ ScoringMode = Annotated[
 Chat = Annotated[bool, typer.Option("--chat", help="Put each prompt into the model's chat template.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the run (default: runs/TASK-TIME).")]
 Device = Annotated[str, typer.Option(help="auto (this machine), orin-32gb, or an amount of memory such as 29000MiB.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was broken off.")]
-Draft = Annotated[bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Bound on each greedy text, where it is lower than the task's own.")
-]
-CacheFolder = Annotated[
-    Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
-]
-CacheSize = Annotated[float, typer.Option(min=0.0, help="Bound of that folder; the oldest go first.")]
-MeasuredLimit = Annotated[
-    bool,
-    typer.Option(
-        "--measure-limit",
-        help="After the run, measure plain prompt processing on the same context (seconds, or four full batches if "
-        "that is longer), and report what share of that rate was reached.",
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -68,6 +52,19 @@ def load_options(
         raise UserError(f"--scoring is letters or text, not {scoring!r}")
     number: int | Literal["phi3"] | None = None if shots is None else "phi3" if shots == "phi3" else int(shots)
     return LoadOptions(data, limit, number, None if scoring is None else SCORINGS[scoring], chat)
+
+
+def chosen_tasks(notes: Notes, names: Sequence[str], data: Path | None) -> list[Task]:
+    """The tasks of these names, each once; files under ``data`` that are not the published ones are reported.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    tasks = [get_task(name) for name in dict.fromkeys(names)]
+    for task in tasks:
+        for line in changed_files(task.name, data, getattr(task, "folders", ())):
+            notes.warn(line)
+    return tasks
 
 
 def asked(options: LoadOptions) -> dict[str, Any]:

@@ -1,60 +1,20 @@
-"""What a command that ran something leaves and prints; ``orin-run report``: a run's page, or one of several runs."""
+"""``orin-run report``: a run's page written again, or one of several runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from eval.report.page import PAGE, write_page
-from eval.report.section import share_of_limit
 from eval.runs.run import Run
 from orin_runner.cli.options import Json
-from orin_runner.cli.show import print_report
-from orin_runner.console import Notes, print_table
-from orin_runner.engine.prompt_rate import PromptRate
+from orin_runner.console import print_table
 from orin_runner.errors import UserError
 
 COMPARISON = Path("comparison.html")
-
-
-def write_report(directory: Path) -> None:
-    """Write ``report.html`` beside the run's other files."""
-    write_page([Run.open(directory)], directory / PAGE)
-
-
-def add_limit(report: dict[str, Any], measure: Callable[[], PromptRate | None], notes: Notes) -> None:
-    """Measure the limit and put it into ``report``, with the share of it that each task reached; say so if it failed.
-
-    Args:
-        report: of a run whose clocks have all stopped; changed.
-        measure: ``Supervisor.measure_limit``.
-        notes: where a failure is told.
-    """
-    notes.note("measuring plain prompt processing")
-    try:
-        rate = measure()
-    except KeyboardInterrupt:
-        rate = None
-    if rate is None:
-        notes.warn("plain prompt processing was not measured: interrupted, or the engine has died")
-        return
-    report["prompt_rate"] = rate.to_json()
-    for section in report["tasks"].values():
-        section["share_of_prompt_rate"] = share_of_limit(section, rate.tokens_per_s)
-
-
-def print_result(report: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Write the page of a run that has just ended, and print its report."""
-    write_report(out)
-    if as_json:
-        shown = {key: report[key] for key in ("tasks", "measured", "prompt_rate") if key in report}
-        print(json.dumps({"run": str(out), **shown}, indent=1))
-    else:
-        print_report(report, out)
 
 
 def report_command(

@@ -1,86 +1,36 @@
-"""Requests in, results out: the tree pass, the self-check, and greedy text.
+"""Requests in, results out: prefill, measurement of the noise, and greedy text.
 
-The engine knows requests, tokens and a backend; it does not know tasks, data sets, files or GGUF.
+The engine knows requests, tokens and a backend. It does not know tasks, data sets, files or GGUF.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from orin_runner.batching.packer import Budget
 from orin_runner.batching.tree import TokenTree
-from orin_runner.engine.executor import Backend, Decoder, DecodeStats
+from orin_runner.engine.backend import Backend
+from orin_runner.engine.device_clock import DeviceClock
+from orin_runner.engine.executor import CANONICAL_CHUNK, Executor
 from orin_runner.engine.greedy import Greedy
-from orin_runner.engine.greedy_text import Draft
-from orin_runner.engine.logits import RowScorer, largest_difference, near_tie
-from orin_runner.engine.prefill import StreamPass
+from orin_runner.engine.greedy_text import GreedyText
+from orin_runner.engine.logits import RowScorer
+from orin_runner.engine.noise import Noise, rows_to_check
+from orin_runner.engine.prefill import Prefill
 from orin_runner.engine.prompt_cache import PromptCache
-from orin_runner.engine.wanted_tokens import Probes
+from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.errors import UserError
 from orin_runner.requests import GenerateRequest, Request, Result, longest_path
-
-
-@dataclass(slots=True)
-class RunStats:
-    """What a run cost.
-
-    Attributes:
-        sent: tokens as a tool without sharing would compute them: the prompt once with each of its continuations, once
-            for all those of a single token; and the greedy texts.
-        unique: distinct tokens in the prefix tree of all paths: prompts with their continuations or candidates, and the
-            greedy texts, as far as they stand in no candidate.
-        computed: tokens computed for the answers (tree pass and decoding).
-        checked: tokens computed a second time for the self-check and for settling near-ties.
-        noise: largest difference of any log-probability between a row of the run and the same row alone.
-        check_requests: how many rows that was measured on.
-        settled: positions of greedy texts decided in the canonical shape.
-        settle_s: seconds of the decode clock that these took, and the rows that the noise was measured on.
-        restored: tokens whose state came from the prompt cache instead of being computed.
-        clocks: seconds per stage: plan, prefill, decode, check.
-        device: decode calls for the answers.
-    """
-
-    sent: int = 0
-    unique: int = 0
-    computed: int = 0
-    checked: int = 0
-    noise: float = 0.0
-    check_requests: int = 0
-    settled: int = 0
-    settle_s: float = 0.0
-    restored: int = 0
-    clocks: dict[str, float] = field(default_factory=dict)
-    device: DecodeStats = field(default_factory=DecodeStats)
-
-    @property
-    def near_tie(self) -> float:
-        """A lead below this may be rounding."""
-        return near_tie(self.noise)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: tokens computed so far, and the unique ones and those sent of all requests.
-
-    The last two grow by the tokens of the texts that are finished.
-    """
-
-    computed: int
-    unique: int
-    sent: int
+from orin_runner.runner import DecodeStats, OnProgress, Progress, RunStats, no_progress
 
 
 class Engine:
-    """Runs requests on one context or on two.
+    """Runs requests on one context or on several in turn (``orin_runner.runner.Runner``).
 
     Args:
-        backends: empty contexts of the same model and sizes, one or two.
+        backends: empty contexts of the same model and sizes.
         budget: limits of one decode call, and of one context.
         n_chunk: tokens per decode call of the canonical shape, at most every budget's n_batch: texts decided in that
             shape must not depend on the budget.
@@ -88,6 +38,10 @@ class Engine:
         n_threads: threads for turning logits into log-probabilities.
         draft: verify the candidates that generation requests name; without it they are ignored.
         cache: states of shared prefixes kept between runs.
+
+    Attributes:
+        stats: what the last run cost.
+        max_context: tokens of context that a request may need.
     """
 
     def __init__(
@@ -95,131 +49,144 @@ class Engine:
         backends: Sequence[Backend],
         budget: Budget,
         *,
-        n_chunk: int,
         n_positions: int,
+        n_chunk: int = CANONICAL_CHUNK,
         n_threads: int = 2,
         draft: bool = True,
         cache: PromptCache | None = None,
     ) -> None:
-        self._cache = cache
-        self._decoders = [Decoder(backend, watched=len(backends) > 1) for backend in backends]
-        self._decoder = self._decoders[0]
-        self._budget = budget
         if n_chunk > budget.n_batch:
             raise ValueError(f"the canonical shape needs {n_chunk} tokens a call, the budget allows {budget.n_batch}")
-        self._n_chunk = n_chunk
-        self._n_positions = min(n_positions, budget.n_cells)
+        self._executors = [Executor(backend, n_chunk, watched=len(backends) > 1) for backend in backends]
+        self._budget = budget
         self._n_threads = n_threads
         self._draft = draft
+        self._cache = cache
+        self.max_context = min(n_positions, budget.n_cells)
         self.stats = RunStats()
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
+    def run(self, requests: Sequence[Request], on_progress: OnProgress = no_progress) -> Iterator[tuple[int, Result]]:
         """Answer every request, in whatever order is fastest.
 
+        Args:
+            requests: what is asked.
+            on_progress: called behind the results of each batch.
+
         Yields:
-            (index of the request, its result), each exactly once, with ``Progress`` in between.
+            (index of the request, its result), each exactly once.
 
         Raises:
             UserError: a request does not fit the context; nothing has been computed then.
             DecodeError, LostPrefixError: the device failed, or a prefix was lost.
         """
-        self.stats = RunStats()
-        stats, checks = DecodeStats(), DecodeStats()
-        for decoder in self._decoders:
-            decoder.stats, decoder.checks = stats, checks
+        answers, checks = DecodeStats(), DecodeStats()
+        clock = DeviceClock(answers)
+        for executor in self._executors:
+            executor.count_into(clock, checks)
+        noise = Noise(self._executors[0])
+        stats = self.stats = RunStats(near_tie=noise.near_tie)
+
+        def on_batch() -> None:
+            stats.computed = answers.tokens
+            on_progress(Progress(stats.computed, stats.unique, stats.sent))
+
         started = time.perf_counter()
         self._check_lengths(requests)
-        probes = Probes(requests)
-        drafts, twins = self._drafts(requests)
+        wanted = WantedTokens(requests)
+        texts, twins = self._texts(requests)
         scorer = RowScorer(self._n_threads)
         try:
-            stream = StreamPass(probes.paths, probes.path, probes.position, probes.token)
-            texts = [path for draft in drafts for path in draft.paths()]
-            self.stats.sent = probes.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
-            self.stats.unique = TokenTree([*probes.paths, *texts]).n_unique if texts else stream.tree.n_unique
-            self.stats.clocks["plan"] = time.perf_counter() - started
-            planned = self.stats.unique
-            for event in chain(self._prefill(stream, probes, scorer), self._generate(drafts, twins, scorer)):
-                self.stats.computed, self.stats.checked = stats.tokens, checks.tokens
-                yield event or Progress(stats.tokens, self.stats.unique, self.stats.sent)
-            self.stats.computed, self.stats.checked = stats.tokens, checks.tokens
-            if self.stats.unique > planned:  # texts may share tokens with one another, and with other prompts
-                texts += [draft.computed() for draft in drafts]
-                self.stats.unique = TokenTree([*probes.paths, *texts]).n_unique
-            self.stats.device = replace(stats)
+            prefill = Prefill(wanted)
+            paths = [path for text in texts for path in text.paths()]
+            tree = TokenTree(paths)
+            stats.sent = wanted.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
+            planned = prefill.tree.n_unique + tree.n_unique
+            if wanted.paths and paths:  # scores and texts may share beginnings
+                planned = TokenTree([*wanted.paths, *paths]).n_unique
+            stats.unique = planned
+            stats.clocks["plan"] = time.perf_counter() - started
+            if wanted.paths:
+                yield from self._score(prefill, wanted, noise, scorer, on_batch)
+            if texts:
+                yield from self._generate(texts, twins, tree, noise, scorer, on_batch)
+            stats.computed, stats.checked = answers.tokens, checks.tokens
+            stats.noise, stats.near_tie, stats.check_requests = noise.largest, noise.near_tie, noise.n_rows
+            if stats.unique > planned:  # texts may share tokens with one another, and with other prompts
+                paths += [text.computed() for text in texts]
+                stats.unique = TokenTree([*wanted.paths, *paths]).n_unique
+            stats.device = replace(answers)
             if self._cache is not None:
-                self.stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
+                stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
         finally:
-            for decoder in self._decoders:
-                decoder.rest()
+            for executor in self._executors:
+                executor.rest()
             scorer.close()
 
     def _check_lengths(self, requests: Sequence[Request]) -> None:
         for i, request in enumerate(requests):
             longest = longest_path(request)
-            if longest > self._n_positions:
+            if longest > self.max_context:
                 raise UserError(
-                    f"request {i + 1} needs {longest} tokens of context, there are {self._n_positions}",
+                    f"request {i + 1} needs {longest} tokens of context, there are {self.max_context}",
                     "use fewer --shots",
                 )
 
-    def _prefill(self, stream: StreamPass, probes: Probes, scorer: RowScorer) -> Iterator[tuple[int, Result] | None]:
-        """The tree pass: the results of score requests, and None after each batch."""
-        if not probes.paths:
-            return
-        checks = probes.to_check(stream.tree.n_unique)
-        kept: dict[int, npt.NDArray[np.float32]] = {int(stream.row_of[k]): np.empty(0, np.float32) for k in checks}
-        open_probes = np.bincount(probes.request)
+    def _score(
+        self,
+        prefill: Prefill,
+        wanted: WantedTokens,
+        noise: Noise,
+        scorer: RowScorer,
+        on_batch: Callable[[], None],
+    ) -> Iterator[tuple[int, Result]]:
+        """The results of score requests; afterwards the noise is measured on some of their last rows."""
+        last = wanted.last_of_each()
+        checked = [int(last[i]) for i in rows_to_check(wanted.position[last] + 1, prefill.tree.n_unique)]
+        prefill.keep(checked)
         before = time.perf_counter()
-        for answered in stream.run(self._decoders, self._budget, scorer, kept, self._cache):
-            touched, counts = np.unique(probes.request[answered], return_counts=True)
-            open_probes[touched] -= counts
-            yield from ((i, probes.scored(i, stream)) for i in touched[open_probes[touched] == 0].tolist())
-            yield None
+        yield from prefill.run(self._executors, self._budget, scorer, self._cache, on_batch)
         self.stats.clocks["prefill"] = time.perf_counter() - before
         before = time.perf_counter()
-        for k in checks:
-            prefix = probes.paths[probes.path[k]][: probes.position[k] + 1]
-            alone = self._decoder.alone(prefix, self._n_chunk)
-            self.stats.noise = max(self.stats.noise, largest_difference(alone, kept[int(stream.row_of[k])]))
-            self.stats.check_requests += 1
+        noise.measure([(wanted.path_to(k), prefill.kept(k)) for k in checked])
         self.stats.clocks["check"] = time.perf_counter() - before
 
-    def _drafts(self, requests: Sequence[Request]) -> tuple[list[Draft], dict[int, list[int]]]:
-        """A draft for each text that is asked for, and the requests that it answers, by its index.
+    def _texts(self, requests: Sequence[Request]) -> tuple[list[GreedyText], dict[int, list[int]]]:
+        """A text for each that is asked for, and the requests that it answers, by its index.
 
-        Equal prompts with equal candidates, limits and stops are one text: once is enough.
+        Equal prompts with equal candidates, bounds and stops are one text: once is enough.
         """
-        drafts: dict[tuple[object, ...], Draft] = {}
+        texts: dict[tuple[object, ...], GreedyText] = {}
         twins: dict[int, list[int]] = {}
+        piece = self._executors[0].backend.piece
         for i, request in enumerate(requests):
             if isinstance(request, GenerateRequest):
                 key = (
                     tuple(text.tobytes() for text in (request.prompt, *request.candidates)),
                     (request.stop, request.max_new_tokens, request.until),
                 )
-                room = self._n_positions - len(request.prompt)
+                room = self.max_context - len(request.prompt)
                 fitting = [c for c in request.candidates if self._draft and len(c) <= room]
-                limit = min(request.max_new_tokens, room)
-                draft = drafts.setdefault(key, Draft(i, request, limit, fitting, self._decoder.backend.piece))
-                twins.setdefault(draft.index, []).append(i)
-        return list(drafts.values()), twins
+                bound = min(request.max_new_tokens, room)
+                text = texts.setdefault(key, GreedyText(i, request, bound, fitting, piece))
+                twins.setdefault(text.index, []).append(i)
+        return list(texts.values()), twins
 
     def _generate(
-        self, drafts: Sequence[Draft], twins: dict[int, list[int]], scorer: RowScorer
-    ) -> Iterator[tuple[int, Result] | None]:
-        """Greedy texts, and None after each batch."""
-        if not drafts:
-            return
+        self,
+        texts: Sequence[GreedyText],
+        twins: dict[int, list[int]],
+        tree: TokenTree,
+        noise: Noise,
+        scorer: RowScorer,
+        on_batch: Callable[[], None],
+    ) -> Iterator[tuple[int, Result]]:
+        """The results of generation requests."""
+        stats = self.stats
         before = time.perf_counter()
-        greedy = Greedy(self._decoders, self._budget, self._n_chunk, self.stats.noise, scorer, self._cache)
-        for finished in greedy.finish(drafts):
-            for draft in finished:
-                self.stats.unique += draft.n_decoded()
-                self.stats.sent += len(twins[draft.index]) * (len(draft.computed()) - len(draft.request.prompt))
-                yield from ((i, draft.result()) for i in twins[draft.index])
-            yield None
-        self.stats.noise = greedy.noise
-        self.stats.check_requests += greedy.n_samples
-        self.stats.settled, self.stats.settle_s = greedy.settled, greedy.settle_s
-        self.stats.clocks["decode"] = time.perf_counter() - before
+        greedy = Greedy(self._executors, self._budget, noise, scorer, self._cache, on_batch)
+        for text in greedy.finish(texts, tree):
+            stats.unique += text.n_decoded()
+            stats.sent += len(twins[text.index]) * (len(text.computed()) - len(text.request.prompt))
+            yield from ((i, text.result()) for i in twins[text.index])
+        stats.settled, stats.settle_s = greedy.settled, greedy.settle_s
+        stats.clocks["decode"] = time.perf_counter() - before

@@ -5,146 +5,158 @@ a candidate to a stop token, that text is the greedy output and nothing is decod
 for requests without any, decoding goes on token by token, many requests to a batch: each leaves when it stops and
 others join, their prompts' prefill sharing batches with the decode steps of the rest (``decode_round``).
 
-Where the best two logits lie closer than the run's measured noise, the argmax could depend on the shape of the batch.
-Such a position is recomputed alone in one canonical shape (``Decoder.alone``), so that neither the plan nor the
-candidates can decide the text. Decoding does not wait for that: it goes on with the argmax, which nearly always stands,
-and what followed another token is dropped afterwards.
+Where the best two logits lie closer than a near-tie (``noise``), the argmax could depend on the shape of the batch.
+Such a position is computed again in the canonical shape, so that neither the plan nor the candidates can decide the
+text. Decoding does not wait for that: it goes on with the argmax, which nearly always stands, and what followed another
+token is dropped afterwards.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from orin_runner.batching.packer import Budget
 from orin_runner.batching.tree import TokenTree
 from orin_runner.batching.wanted_rows import WantedRows
-from orin_runner.engine.decode_round import Decoding, Samples, Text
-from orin_runner.engine.executor import Decoder
-from orin_runner.engine.greedy_text import Draft
-from orin_runner.engine.logits import RowScorer, largest_difference, near_tie
+from orin_runner.engine.decode_round import DecodeRound, RoundRows, TextPaths
+from orin_runner.engine.executor import Executor
+from orin_runner.engine.greedy_text import GreedyText
+from orin_runner.engine.logits import RowScorer
+from orin_runner.engine.noise import TEXT_ROWS, KeptRows, Noise, n_text_rows
 from orin_runner.engine.prompt_cache import PromptCache
-from orin_runner.requests import Tokens
-
-Row = npt.NDArray[np.float32]
-Key = TypeVar("Key")
-
-SAMPLES = 8
-"""Rows of the first round that are computed again, alone, to measure the noise: half of them rows of prompts and
-candidates, half of decode steps, whose batches have other shapes ..."""
-SAMPLED_SHARE = 1 / 8
-"""... and of a short run's texts no more than this share, though at least half of ``SAMPLES``."""
 
 
 class Greedy:
-    """Finishes drafts.
+    """Finishes greedy texts.
 
     Args:
-        decoders: where to compute, one or two; texts are decided alone on the first.
-        budget: limits of one decode call, and of one decoder's cache.
-        n_chunk: chunk length of the canonical shape.
-        noise: largest difference of any log-probability seen so far between the run's shapes and the canonical one.
+        executors: where to compute; near-ties are settled on the first.
+        budget: limits of one decode call, and of one executor's cache.
+        noise: what the run has shown of it so far; the first round adds to it.
         scorer: threads for the row work.
         cache: states of shared prefixes to restore instead of computing them, and to keep.
+        on_batch: called behind the texts that each batch finishes.
 
     Attributes:
-        noise: as given, or what the first round has shown if that is more. A lead below ``near_tie`` of it is settled.
-        n_samples: rows of the first round that this was measured on.
-        settled: positions that were recomputed alone.
-        settle_s: seconds that these and the samples took.
+        settled: positions that were computed again in the canonical shape.
+        settle_s: seconds that these took, and the rows that the noise was measured on.
     """
 
     def __init__(
         self,
-        decoders: Sequence[Decoder],
+        executors: Sequence[Executor],
         budget: Budget,
-        n_chunk: int,
-        noise: float,
+        noise: Noise,
         scorer: RowScorer,
-        cache: PromptCache | None = None,
+        cache: PromptCache | None,
+        on_batch: Callable[[], None],
     ) -> None:
-        self._decoders = decoders
-        self._budget = budget
-        self._n_chunk = n_chunk
-        self.noise = noise
-        self._scorer = scorer
-        self._cache = cache
-        self.n_samples = 0
+        self._executors, self._budget, self._noise = executors, budget, noise
+        self._scorer, self._cache, self._on_batch = scorer, cache, on_batch
         self.settled = 0
         self.settle_s = 0.0
 
-    def finish(self, drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
-        """Decode until every draft is finished; yields, batch by batch, those that are. The caches must be empty."""
-        waiting = yield from self._first_round(list(drafts))
-        while waiting:
-            unsure: list[Draft] = []
-            waiting = yield from self._round(waiting, unsure, None)
-            yield self._settled(unsure, waiting)
-
-    def _first_round(self, drafts: list[Draft]) -> Generator[list[Draft], None, list[Draft]]:
-        """Decode on probation as many as run side by side: what the noise is shows only afterwards."""
-        tree = TokenTree([draft.prefix() for draft in drafts])
-        in_order = sorted(zip(tree.index.tolist(), drafts, strict=True), key=lambda item: item[0])
-        most = len(self._decoders) * self._budget.n_cells
-        n_some = max(SAMPLES, sum(bool(tree.starts[path + 1] <= most) for path, _ in in_order))
-        some, others = [[draft for _, draft in part] for part in (in_order[:n_some], in_order[n_some:])]
-        samples = (Samples(), Samples())
-        ended: list[Draft] = []
-        waiting = yield from _held_back(self._round(some, ended, samples), ended)
-        self._measure(samples, len(some))
-        for draft in [*ended, *waiting]:
-            draft.open = [at for at, (_, lead, _) in enumerate(draft.steps) if lead < near_tie(self.noise)]
-        unsure = [draft for draft in [*ended, *waiting] if draft.open]
-        waiting = [draft for draft in waiting if not draft.open] + others
-        yield [draft for draft in ended if not draft.open] + self._settled(unsure, waiting)
-        return waiting
-
-    def _measure(self, samples: Sequence[Samples], n_texts: int) -> None:
-        """The noise of some of the rows that were kept."""
-        started = time.perf_counter()
-        n = max(SAMPLES // 2, min(SAMPLES, round(SAMPLED_SHARE * n_texts))) // 2
-        spread = [kept for kind in samples for kept in kind.spread(n)]
-        for seen, row in self._alone(spread):
-            self.noise = max(self.noise, largest_difference(row, seen))
-        self.n_samples = len(spread)
-        self.settle_s += time.perf_counter() - started
-
-    def _settled(self, unsure: Sequence[Draft], waiting: list[Draft]) -> list[Draft]:
-        """Decide every open position in the canonical shape; what is finished then. The others go to ``waiting``."""
-        started = time.perf_counter()
-        wanted = [((draft, depth), draft.prefix(depth)) for draft in unsure for depth in draft.open]
-        for (draft, depth), row in self._alone(wanted):
-            # A position that an earlier one of the same draft has overturned is dropped.
-            if depth in draft.open:
-                facts = self._scorer.facts(row[None, :])
-                draft.settle(depth, int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
-        self.settled += len(wanted)
-        self.settle_s += time.perf_counter() - started
-        waiting += [draft for draft in unsure if not draft.finished]
-        return [draft for draft in unsure if draft.finished]
-
-    def _alone(self, wanted: list[tuple[Key, Tokens]]) -> Iterator[tuple[Key, Row]]:
-        """The rows after prefixes, in the canonical shape; a draft's own in the order of their depth."""
-        # Any order that brings common beginnings together will do, and a prefix stands before what it begins.
-        ordered = sorted(wanted, key=lambda item: item[1].tobytes())
-        rows = self._decoders[0].each_alone([prefix for _, prefix in ordered], self._n_chunk)
-        yield from ((key, row) for (key, _), row in zip(ordered, rows, strict=True))
-
-    def _round(
-        self, drafts: Sequence[Draft], unsure: list[Draft], samples: tuple[Samples, Samples] | None
-    ) -> Generator[list[Draft], None, list[Draft]]:
-        """Decode ``drafts``; yields what each batch finishes, returns those that had to leave for lack of cells.
+    def finish(self, texts: Sequence[GreedyText], tree: TokenTree) -> Iterator[GreedyText]:
+        """Decode until every text is finished; yields each when it is. The caches must be empty.
 
         Args:
-            drafts: none of them finished.
-            unsure: receives those that came to an end with positions to settle.
-            samples: receives rows of prompts and of decode steps.
+            texts: none of them begun.
+            tree: of all their paths, one text's after another's.
         """
-        lanes = self._lanes(drafts, samples)
+        waiting = yield from self._first_round(texts, tree)
+        while waiting:
+            unsure: list[GreedyText] = []
+            left_out: list[GreedyText] = []
+            for text in self._round(waiting, left_out):
+                if text.open:
+                    unsure.append(text)
+                else:
+                    yield text
+            yield from self._settle(unsure, left_out)
+            self._on_batch()
+            waiting = left_out
+
+    def _first_round(
+        self, texts: Sequence[GreedyText], tree: TokenTree
+    ) -> Generator[GreedyText, None, list[GreedyText]]:
+        """Decode on probation as many as run side by side: what the noise is shows only afterwards.
+
+        Returns:
+            The texts that are not finished.
+        """
+        some, others = self._side_by_side(texts, tree)
+        kept = RoundRows(KeptRows(), KeptRows())
+        waiting: list[GreedyText] = []
+        ended = list(self._round(some, waiting, kept, None if others else tree))
+        before = time.perf_counter()
+        n = n_text_rows(len(some))
+        self._noise.measure([*kept.prompts.spread(n), *kept.steps.spread(n)])
+        self.settle_s += time.perf_counter() - before
+        for text in [*ended, *waiting]:
+            text.open = [at for at, (_, lead, _) in enumerate(text.steps) if lead < self._noise.near_tie]
+        unsure = [text for text in [*ended, *waiting] if text.open]
+        waiting = [text for text in waiting if not text.open] + others
+        yield from (text for text in ended if not text.open)
+        yield from self._settle(unsure, waiting)
+        self._on_batch()
+        return waiting
+
+    def _side_by_side(self, texts: Sequence[GreedyText], tree: TokenTree) -> tuple[list[GreedyText], list[GreedyText]]:
+        """The texts whose prompts fit into the caches together, at least a few, and the others, in the tree's order.
+
+        Where all do they stay in their own order, which is that of the tree's input.
+        """
+        n_paths = [len(text.ahead()) for text in texts]
+        first_path = np.minimum.reduceat(tree.index, np.cumsum([0, *n_paths[:-1]]))
+        order = np.argsort(first_path, kind="stable")
+        lengths = np.zeros(len(tree.paths), dtype=np.int64)
+        np.maximum.at(lengths, first_path, [len(text.request.prompt) for text in texts])
+        # Unique tokens of all prompts up to each text's own.
+        prompts = np.cumsum(np.maximum(0, lengths - tree.lcp))[first_path[order]]
+        fitting = int(np.count_nonzero(prompts <= len(self._executors) * self._budget.n_cells))
+        n_some = max(TEXT_ROWS, fitting)
+        if n_some >= len(texts):
+            return list(texts), []
+        in_order = [texts[i] for i in order]
+        return in_order[:n_some], in_order[n_some:]
+
+    def _settle(self, unsure: Sequence[GreedyText], left_out: list[GreedyText]) -> list[GreedyText]:
+        """Decide every open position in the canonical shape; what is finished then. The others go to ``left_out``."""
+        before = time.perf_counter()
+        wanted = [(text.prefix(depth), text, depth) for text in unsure for depth in text.open]
+        # Any order that brings common beginnings together will do. A text's own positions come in the order of their
+        # depth, as a prefix stands before what it begins.
+        wanted.sort(key=lambda item: item[0].tobytes())
+        rows = self._executors[0].canonical_rows([prefix for prefix, _, _ in wanted])
+        for (_, text, depth), row in zip(wanted, rows, strict=True):
+            # A position that an earlier one of the same text has overturned is dropped.
+            if depth in text.open:
+                facts = self._scorer.facts(row[None, :])
+                text.settle(depth, int(facts.best[0]), float(facts.lead[0]), float(facts.top[0]))
+        self.settled += len(wanted)
+        self.settle_s += time.perf_counter() - before
+        left_out += [text for text in unsure if not text.finished]
+        return [text for text in unsure if text.finished]
+
+    def _round(
+        self,
+        texts: Sequence[GreedyText],
+        left_out: list[GreedyText],
+        kept: RoundRows | None = None,
+        tree: TokenTree | None = None,
+    ) -> Iterator[GreedyText]:
+        """Decode ``texts``, none of them finished; yields those that come to an end, some with positions to settle.
+
+        Args:
+            texts: what to decode.
+            left_out: receives those that had to leave for lack of cells.
+            kept: receives rows to measure the noise on.
+            tree: of all their paths, if it is at hand.
+        """
+        lanes = self._lanes(texts, kept, tree)
         for lane in lanes:
             lane.submit()
         while any(lane.busy for lane in lanes):
@@ -152,62 +164,55 @@ class Greedy:
                 if lane.busy:
                     ended = lane.read()
                     lane.submit()
-                    unsure += [draft for draft in ended if draft.open]
-                    yield [draft for draft in ended if not draft.open]
-        for decoder in self._decoders:
-            decoder.backend.clear()
-        return [draft for lane in lanes for draft in lane.left_out]
+                    yield from ended
+                    self._on_batch()
+        for executor in self._executors:
+            executor.backend.clear()
+        for lane in lanes:
+            left_out += lane.left_out
 
-    def _lanes(self, drafts: Sequence[Draft], samples: tuple[Samples, Samples] | None) -> list[Decoding]:
-        """The texts and their paths, on one context or, where the tree can be divided, on two."""
-        paths_of = [draft.paths() for draft in drafts]
-        start = [len(draft.request.prompt) + len(draft.tokens) for draft in drafts]
-        ahead = [[path[n:] for path in own] for n, own in zip(start, paths_of, strict=True)]
+    def _lanes(self, texts: Sequence[GreedyText], kept: RoundRows | None, tree: TokenTree | None) -> list[DecodeRound]:
+        """The texts and their paths, on one context or, where the tree can be divided, on several."""
+        start = [len(text.request.prompt) + len(text.tokens) for text in texts]
+        ahead = [text.ahead() for text in texts]
+        # Of each path the row after ``start`` tokens is wanted, and the row after each token ahead.
         sizes = np.array([len(rest) + 1 for rests in ahead for rest in rests], dtype=np.int64)
         ends = np.cumsum(sizes)
         first = np.repeat([n - 1 for n, rests in zip(start, ahead, strict=True) for _ in rests], sizes)
+        if tree is None:
+            tree = TokenTree([path for text in texts for path in text.paths()])
         wanted = WantedRows(
-            [path for own in paths_of for path in own],
+            tree,
             np.repeat(np.arange(len(sizes)), sizes),
             first + np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes),
         )
         rows = np.split(wanted.row_of, ends[:-1])
-        owners: list[list[tuple[Text, int]]] = [[] for _ in wanted.tree.paths]
+        owners: list[list[tuple[TextPaths, int]]] = [[] for _ in tree.paths]
         # The path whose tokens a row stands in: all paths and rows of a text belong on one context.
-        path_of = np.searchsorted(wanted.tree.starts, wanted.outputs, side="right") - 1
+        path_of = np.searchsorted(tree.starts, wanted.outputs, side="right") - 1
         spans = np.zeros(len(owners) + 1, dtype=np.int64)
         at = 0
-        for draft, n, rests in zip(drafts, start, ahead, strict=True):
-            text = Text(draft, n, rests, rows[at : at + len(rests)], len(rests))
-            paths = wanted.tree.index[at : at + len(rests)].tolist()
+        for text, n, rests in zip(texts, start, ahead, strict=True):
+            of_text = TextPaths(text, n, rests, rows[at : at + len(rests)], len(rests))
+            paths = tree.index[at : at + len(rests)].tolist()
             for k, path in enumerate(paths):
-                owners[path].append((text, k))
-            spans[min(path_of[row.min()] for row in text.rows) + 1] += 1
+                owners[path].append((of_text, k))
+            spans[min(path_of[row.min()] for row in of_text.rows) + 1] += 1
             spans[max(paths) + 1] -= 1
             at += len(rests)
-        middle = wanted.tree.middle(np.cumsum(spans[:-1]) > 0) if len(self._decoders) > 1 else 0
-        window = self._decoders[0].backend.n_swa
+        parts = wanted.divide(
+            len(self._executors),
+            window=self._executors[0].backend.n_swa,
+            with_bases=self._cache is not None,
+            barred=np.cumsum(spans[:-1]) > 0,
+        )
         lanes = []
-        parts = wanted.parts(middle, window=window, with_bases=self._cache is not None)
-        for decoder, part in zip(self._decoders, parts, strict=False):
-            decoder.backend.clear()
+        for executor, part in zip(self._executors, parts, strict=False):
+            executor.backend.clear()
             own = owners[part.first_path : part.first_path + len(part.tree.paths)]
-            for text in {id(text): text for path in own for text, _ in path}.values():
-                text.rows = [row - part.first_row for row in text.rows]
+            for of_text in {id(of_text): of_text for path in own for of_text, _ in path}.values():
+                of_text.rows = [row - part.first_row for row in of_text.rows]
             lanes.append(
-                Decoding(decoder, self._budget, self._scorer, part, own, near_tie(self.noise), self._cache, samples)
+                DecodeRound(executor, self._budget, self._scorer, part, own, self._noise.near_tie, self._cache, kept)
             )
         return lanes
-
-
-def _held_back(
-    batches: Generator[list[Draft], None, list[Draft]], into: list[Draft]
-) -> Generator[list[Draft], None, list[Draft]]:
-    """Keep what a generator yields, and yield nothing instead; its return value."""
-    while True:
-        try:
-            into.extend(next(batches))
-        except StopIteration as stop:
-            waiting: list[Draft] = stop.value
-            return waiting
-        yield []

@@ -1,4 +1,4 @@
-"""A greedy text in the making."""
+"""A greedy text in the making: what is known of it, and how it grows by the argmax of one row after another."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orin_runner.batching.tree import common_prefix
 from orin_runner.engine.logits import RowFacts
-from orin_runner.requests import Generated, GenerateRequest, Tokens
+from orin_runner.requests import Generated, GenerateRequest, Tokens, common_prefix
 
 
 @dataclass(slots=True)
-class Draft:
-    """A text in the making: the request it answers and what is known of it so far.
+class GreedyText:
+    """The request it answers, and the text so far.
 
     Attributes:
         index: of the request in its list.
         request: what is asked.
-        limit: most tokens.
+        max_tokens: most tokens, those that fit into the context.
         candidates: texts it is likely to equal, of the request's those that fit into the context.
         piece: the bytes of a token.
         tail: the end of the text, long enough that the next token may complete a stop text.
+        tokens: the text, stop token excluded.
+        margin: smallest lead so far, in nats.
+        logprob: sum of the log-probabilities of all steps.
+        stopped: a stop token or a stop text has ended it.
+        decode_steps, drafted: as in ``Generated``.
         steps: (token, lead, log-probability) of every accepted token, a stop token included.
-        open: positions in ``steps``, ascending, whose lead was within the noise and which are not settled yet.
+        open: positions in ``steps``, ascending, whose lead was a near-tie and which are not settled yet.
     """
 
     index: int
     request: GenerateRequest
-    limit: int
+    max_tokens: int
     candidates: Sequence[Tokens]
     piece: Callable[[int], bytes]
     tail: bytes = b""
@@ -44,7 +48,7 @@ class Draft:
 
     @property
     def finished(self) -> bool:
-        return self.stopped or len(self.tokens) >= self.limit
+        return self.stopped or len(self.tokens) >= self.max_tokens
 
     def prefix(self, depth: int | None = None) -> Tokens:
         """Prompt and text so far, or its first ``depth`` tokens."""
@@ -93,7 +97,7 @@ class Draft:
         self.accept(int(facts.best[row]), float(facts.lead[row]), float(facts.top[row]))
 
     def settle(self, depth: int, token: int, lead: float, logprob: float) -> None:
-        """Take the token at ``depth`` that was decided alone; what followed another one there is dropped."""
+        """Take the token at ``depth`` as the canonical shape has it; what followed another one there is dropped."""
         stands = depth < len(self.steps) and self.steps[depth][0] == token
         self.drafted = self.drafted if stands else min(self.drafted, depth)
         later = self.steps[depth + 1 :] if stands else []

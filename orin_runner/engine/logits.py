@@ -20,9 +20,6 @@ BLOCK_BYTES = 2 << 20
 MOST_THREADS = 4
 """Threads that score rows while the device is fed: more of them wait for Python's lock, and keep the one that feeds it
 waiting for it. With 16 a batch took the host three times as long on an H100's machine."""
-LEAST_NOISE = 0.005
-"""Noise below this is taken as this: a few short prompts are computed much as they are alone, and show less than full
-batches have. Those of 16-bit models moved log-probabilities by 0.005 (CPU) to 0.1 (CUDA)."""
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -42,17 +39,6 @@ def log_sum_exp(rows: Float32, top: Float32, scratch: Float32) -> Float64:
     # NumPy adds pairwise along a row, so float32 costs no more than 1e-6 here and half the time of float64.
     total: Float64 = top.astype(np.float64) + np.log(scratch.sum(axis=1).astype(np.float64))
     return total
-
-
-def largest_difference(a: Float32, b: Float32) -> float:
-    """Largest difference of any log-probability between two rows of logits."""
-    total = [float(log_sum_exp(row[None, :], row.max(keepdims=True), np.empty_like(row[None, :]))[0]) for row in (a, b)]
-    return float(np.abs((a.astype(np.float64) - total[0]) - (b.astype(np.float64) - total[1])).max())
-
-
-def near_tie(noise: float) -> float:
-    """A lead below this may be rounding: both tokens may move by the noise, and a sample may not show all of it."""
-    return 3 * max(noise, LEAST_NOISE)
 
 
 class RowFacts:
@@ -152,15 +138,18 @@ class RowScorer:
     def submit(
         self, rows: Float32, facts: RowFacts, start: int, row_of: Int64, tokens: Int64, logprobs: Float64
     ) -> list[Future[None]]:
-        """Start writing the facts of ``rows`` and the log-probability each probe asks for.
+        """Start writing the facts of ``rows`` and the log-probability of each wanted token.
 
         Args:
             rows: float32 ``[n, v]``, not changed until the futures are done.
             facts: receives the rows' facts at ``start`` and following.
             start: index of the first row in ``facts``.
-            row_of: int64 ``[k]``, ascending: the row each probe looks at.
-            tokens: int64 ``[k]``: the token each probe asks for.
+            row_of: int64 ``[k]``, ascending: the row of each wanted token.
+            tokens: int64 ``[k]``: the wanted tokens.
             logprobs: float64 ``[k]``, receives natural-log probabilities.
+
+        Returns:
+            One future a block, each done when its rows are.
         """
 
         def work(a: int, b: int) -> None:

@@ -21,8 +21,6 @@ from pathlib import Path
 from orin_runner.requests import Tokens
 
 SUFFIX = ".state"
-MIN_TOKENS = 256
-"""Shared prefixes shorter than this are not worth a file: computing them takes less than reading 200 KiB a token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How fast plain prompt processing goes on a context: the limit that a run is held against.
+"""How fast plain prompt processing goes on a context: what a run's rate is held against.
 
 Much as in ``llama-bench``'s ``pp`` test with ``-p`` and ``-b`` of the context's n_batch: one sequence in an empty
 cache, one decode call, one output row, over and over. No sharing, no scoring, and no row is read before the last call,
@@ -14,15 +14,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from orin_runner.batching.batch import BatchBuilder
-from orin_runner.engine.executor import Backend, Decoder
+from orin_runner.engine.backend import Backend
+from orin_runner.engine.executor import Executor
 
 MIN_SECONDS = 3.0
 MIN_CALLS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureLimit:
-    """Asks a worker for its ``PromptRate``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ def prompt_rate(
         min_calls: calls to reach.
         clock: seconds.
     """
-    decoder = Decoder(backend)
+    executor = Executor(backend)
     builder = BatchBuilder()
     builder.add(np.random.default_rng(1).integers(0, backend.n_vocab, n_tokens, dtype=np.int32), 0, 0)
     builder.flag(np.array([n_tokens - 1]))
@@ -75,14 +71,14 @@ def prompt_rate(
     started = clock()
     while calls < min_calls or seconds < min_seconds:
         backend.clear()
-        decoder.prepare(batch)
-        decoder.submit(batch)
+        executor.prepare(batch)
+        executor.submit(batch)
         calls += 1
         if calls == 0:
-            decoder.rows(1)
+            executor.rows(1)
             started = clock()
         seconds = clock() - started
-    decoder.rows(1)
+    executor.rows(1)
     seconds = clock() - started
     backend.clear()
     return PromptRate(calls * n_tokens, seconds, calls)

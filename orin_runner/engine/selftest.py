@@ -10,13 +10,13 @@ whatever was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from orin_runner.engine.engine import Progress, RunStats
-from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
+from orin_runner.requests import Scored, ScoreRequest, Unfit
+from orin_runner.runner import Runner
 
 TOLERANCE = 4.0
 """Times the rounding of unrelated sequences that the tree may differ: it has more shapes."""
@@ -83,8 +83,7 @@ def random_requests(n: int, n_vocab: int, window: int, longest: int, seed: int) 
 
 def compare(
     requests: Sequence[ScoreRequest],
-    run: Callable[[Sequence[Request]], Iterator[tuple[int, Result | Unfit] | Progress]],
-    stats: Callable[[], RunStats],
+    runner: Runner,
     window: int,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> SelftestResult:
@@ -92,19 +91,18 @@ def compare(
 
     Args:
         requests: what to compare.
-        run: answers requests (``Engine.run`` or ``Supervisor.run``).
-        stats: what the last run cost.
+        runner: answers requests.
         window: named in the result.
         on_done: called with the number of requests compared.
     """
     backwards = [ScoreRequest(request.prompt[::-1].copy(), request.continuations) for request in requests]
-    strangers, together = _answers(run(backwards)), _answers(run(requests))
-    tree = stats()
+    strangers, together = _answers(runner, backwards), _answers(runner, requests)
+    tree = runner.stats
     difference = rounding = 0.0
     spreads = []
     for i, (request, stranger) in enumerate(zip(requests, backwards, strict=True)):
-        rounding = max(rounding, _largest(strangers[i], _answers(run([stranger]))[0]), stats().noise)
-        alone = _answers(run([request]))[0]
+        rounding = max(rounding, _largest(strangers[i], _answers(runner, [stranger])[0]), runner.stats.noise)
+        alone = _answers(runner, [request])[0]
         difference = max(difference, _largest(together[i], alone))
         spreads.append(np.concatenate(alone.logprobs).std())
         on_done(i + 1)
@@ -124,13 +122,11 @@ def _largest(one: Scored, other: Scored) -> float:
     return float(np.abs(np.concatenate(one.logprobs) - np.concatenate(other.logprobs)).max())
 
 
-def _answers(events: Iterator[tuple[int, Result | Unfit] | Progress]) -> dict[int, Scored]:
+def _answers(runner: Runner, requests: Sequence[ScoreRequest]) -> dict[int, Scored]:
     found: dict[int, Scored] = {}
-    for event in events:
-        if not isinstance(event, Progress):
-            i, result = event
-            if isinstance(result, Unfit):
-                raise MemoryError(f"a request {result.reason}")
-            assert isinstance(result, Scored)
-            found[i] = result
+    for i, result in runner.run(requests):
+        if isinstance(result, Unfit):
+            raise MemoryError(f"a request {result.reason}")
+        assert isinstance(result, Scored)
+        found[i] = result
     return found

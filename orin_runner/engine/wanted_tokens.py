@@ -1,4 +1,8 @@
-"""What a run's requests ask of which token paths."""
+"""What a run's score requests want of which token paths.
+
+A **wanted token** is asked for at one place: the log-probability of a token after a position of a path. A request's
+wanted tokens are consecutive, one after another of its continuations, one after another of their tokens.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,20 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from orin_runner.engine.prefill import StreamPass
 from orin_runner.requests import Request, Scored, ScoreRequest, Tokens
 
 Int64 = npt.NDArray[np.int64]
 
-CHECK_REQUESTS = 8
-"""At most this many requests are computed a second time, alone, to measure the noise."""
-CHECK_SHARE = 0.0025
-"""... costing at most this share of the run's unique tokens ..."""
-CHECK_AT_LEAST = 4
-"""... though at least this many are checked."""
 
-
-class Probes:
-    """The token paths of all score requests and what is asked of them.
-
-    A request's probes are consecutive: one after another of its continuations, one after another of their tokens.
+class WantedTokens:
+    """The token paths of all score requests, and what is wanted of them.
 
     Args:
-        requests: what is asked; those that are not score requests have no probes.
+        requests: what is asked; those that are not score requests want nothing.
 
     Attributes:
         paths: int32 token paths.
-        path, position, token: int64 ``[k]``: the row after ``position`` of ``path`` is asked for ``token``.
-        request: int64 ``[k]``, the request each probe belongs to.
+        path, position, token: int64 ``[k]``: the log-probability of ``token`` after ``position`` of ``path`` is wanted.
         sent: tokens as sent without sharing: every continuation with its own copy of the prompt, but answers of one
             token read from the same row.
     """
@@ -65,47 +58,39 @@ class Probes:
         self.path = np.concatenate(path or empty)
         self.position = np.concatenate(position or empty)
         self.token = np.concatenate(token or empty)
-        self.request = np.repeat(np.arange(len(requests)), counts)
+        self._request = np.repeat(np.arange(len(requests)), counts)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._open = counts
 
-    def scored(self, i: int, stream: StreamPass) -> Scored:
-        """The result of score request ``i``, all of whose probes are answered."""
-        request = self._requests[i]
-        assert isinstance(request, ScoreRequest)
-        logprobs, greedy = [], []
-        at = int(self._starts[i])
-        for continuation, n in zip(request.continuations, request.n_scored, strict=True):
-            probes = slice(at, at + n)
-            logprobs.append(stream.logprobs_of(probes))
-            greedy.append(bool(np.array_equal(stream.facts.best[stream.row_of[probes]], continuation[-n:])))
-            at += n
-        return Scored(tuple(logprobs), tuple(greedy))
+    def last_of_each(self) -> Int64:
+        """The last wanted token of each score request, int64 indices."""
+        return np.flatnonzero(np.diff(self._request, append=-1))
 
-    def to_check(self, n_unique: int) -> list[int]:
-        """Probes to compute a second time: the last ones of evenly spread requests, as many as the allowance pays for.
+    def path_to(self, wanted: int) -> Tokens:
+        """The tokens that wanted token ``wanted`` follows."""
+        path: Tokens = self.paths[self.path[wanted]]
+        return path[: self.position[wanted] + 1]
+
+    def complete(self, answered: Int64) -> list[int]:
+        """The requests that are answered with these wanted tokens, none of which was told before."""
+        touched, counts = np.unique(self._request[answered], return_counts=True)
+        self._open[touched] -= counts
+        return [int(i) for i in touched[self._open[touched] == 0]]
+
+    def result(self, i: int, logprobs: npt.NDArray[np.float64], best: Int64) -> Scored:
+        """The result of score request ``i``.
 
         Args:
-            n_unique: unique tokens of the run.
+            i: index of the request.
+            logprobs, best: ``[k]``, the natural-log probability of each wanted token, and the argmax of its row.
         """
-        if not len(self.request):
-            return []
-        last = np.flatnonzero(np.diff(self.request, append=-1))
-        spread = last[middles(len(last), CHECK_REQUESTS)]
-        picked: list[int] = []
-        cost = 0
-        # Every other one first: the allowance may end the list early.
-        for k in [*spread[::2].tolist(), *spread[1::2].tolist()]:
-            cost += int(self.position[k]) + 1
-            if len(picked) >= CHECK_AT_LEAST and cost > CHECK_SHARE * n_unique:
-                break
-            picked.append(k)
-        return picked
-
-
-def middles(n: int, parts: int) -> Int64:
-    """Indices in the middle of each of at most ``parts`` equal parts of ``n``.
-
-    Not at the edges: the first request of a run is computed much as it is alone.
-    """
-    parts = min(parts, n)
-    return ((np.arange(parts) + 0.5) * n / max(parts, 1)).astype(np.int64)
+        request = self._requests[i]
+        assert isinstance(request, ScoreRequest)
+        each, greedy = [], []
+        at = int(self._starts[i])
+        for continuation, n in zip(request.continuations, request.n_scored, strict=True):
+            own = slice(at, at + n)
+            each.append(logprobs[own])
+            greedy.append(bool(np.array_equal(best[own], continuation[-n:])))
+            at += n
+        return Scored(tuple(each), tuple(greedy))

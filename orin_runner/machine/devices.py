@@ -1,4 +1,4 @@
-"""The machine's memory, as a plan needs it."""
+"""The devices that a plan can be made for: this machine's, and known ones that are not here."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import os
 import re
 from pathlib import Path
 
-from orin_runner.machine.memory_plan import MIB, ORIN_32GB, DeviceMemory
+from orin_runner.machine.host_memory import HostMemory
+from orin_runner.machine.memory_formula import MIB
+from orin_runner.machine.memory_plan import DeviceMemory
 from orin_runner.model import llama
 
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-KNOWN = {"orin-32gb": ORIN_32GB}
-
-
-def host_available() -> tuple[int, str]:
-    """(bytes this process may take, where the number comes from): MemAvailable, or a container's limit if lower."""
-    text = Path("/proc/meminfo").read_text(encoding="ascii")
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    available = int(found[1]) * 1024 if found else 0
-    for path in CGROUP_LIMITS:
-        if path.exists():
-            limit = path.read_text(encoding="ascii").strip()
-            if limit.isdigit() and int(limit) < available:
-                return int(limit), "the container's memory limit"
-    return available, "MemAvailable"
+KNOWN = {
+    "orin-32gb": DeviceMemory(
+        name="Jetson AGX Orin 32GB",
+        available=(30697 - 1300) * MIB,
+        unified=True,
+        cuda=True,
+        present=False,
+        note="30,697 MiB seen by Linux under JetPack 6, less 1,300 MiB for a headless system (assumed)",
+    )
+}
+"""By the name that ``--device`` takes."""
 
 
 def present_device(device_bytes: int | None = None) -> DeviceMemory:
-    """The device a run would use on this machine.
+    """The device a run would use on this machine: its first GPU, else its CPU.
 
     Args:
         device_bytes: plan for this much instead of what is free.
     """
     gpus = [device for device in llama.devices() if device.is_gpu]
-    host, source = host_available()
+    host, source = HostMemory().available()
     if not gpus:
         return DeviceMemory("CPU", device_bytes or host, unified=True, cuda=False, present=True, note=source)
     gpu = gpus[0]

@@ -11,6 +11,7 @@ from typing import Any
 from gguf import GGMLQuantizationType, GGUFReader
 
 from orin_runner.errors import UserError
+from orin_runner.model import gguf_keys
 
 FULL_PRECISION = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 HEADER_SAMPLE = 1 << 20
@@ -80,7 +81,7 @@ class GGUFFile:
                 n_vocab, embedding_bytes = int(tensor.shape[1]), int(tensor.n_bytes)
         return cls(
             path=path,
-            architecture=str(metadata.get("general.architecture", "unknown")),
+            architecture=str(metadata.get(gguf_keys.ARCHITECTURE, "unknown")),
             metadata=metadata,
             tensor_types=types,
             data_bytes=sum(int(t.n_bytes) for t in reader.tensors),
@@ -95,32 +96,32 @@ class GGUFFile:
     @property
     def n_ctx_train(self) -> int:
         """Positions the model was made for."""
-        return int(self.arch("context_length", 0))
+        return int(self.arch(gguf_keys.CONTEXT_LENGTH, 0))
 
     @property
     def window(self) -> int | None:
         """The sliding window this file makes llama.cpp apply, in tokens."""
-        if self.arch("attention.sliding_window_pattern") is None:
+        if self.arch(gguf_keys.SLIDING_WINDOW_PATTERN) is None:
             return None
-        return int(self.arch("attention.sliding_window"))
+        return int(self.arch(gguf_keys.SLIDING_WINDOW))
 
     @property
     def dropped_window(self) -> int | None:
         """The sliding window that the model has and this file's layout cannot honour."""
-        declared = self.metadata.get("orin.dropped_sliding_window")
+        declared = self.metadata.get(gguf_keys.DROPPED_WINDOW)
         if declared is None and self.architecture == "phi3":
-            declared = self.arch("attention.sliding_window")
+            declared = self.arch(gguf_keys.SLIDING_WINDOW)
         return int(declared) if declared and int(declared) < self.n_ctx_train else None
 
     @property
     def checkpoint_sha256(self) -> str | None:
         """Digest over the weights of the checkpoint the file was converted from, if this tool converted it."""
-        return self.metadata.get("orin.checkpoint.sha256")
+        return self.metadata.get(gguf_keys.CHECKPOINT_SHA256)
 
     @property
     def altered_values(self) -> int | None:
         """Values that the conversion rounded; None for a file of unknown origin."""
-        value = self.metadata.get("orin.altered_values")
+        value = self.metadata.get(gguf_keys.ALTERED_VALUES)
         return None if value is None else int(value)
 
     def digest(self) -> str:
@@ -129,7 +130,7 @@ class GGUFFile:
         Reading 26 GiB to name a file would cost more than many runs, so a foreign file is identified by its first
         MiB, its length and its modification time.
         """
-        manifest = self.metadata.get("orin.manifest.sha256")
+        manifest = self.metadata.get(gguf_keys.MANIFEST_SHA256)
         if manifest is not None:
             return str(manifest)
         stat = self.path.stat()

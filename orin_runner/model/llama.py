@@ -22,7 +22,7 @@ import numpy.typing as npt
 from llama_cpp import _ggml
 
 from orin_runner.batching.batch import Batch
-from orin_runner.errors import UserError
+from orin_runner.errors import RunError, UserError
 
 LLAMA_MAX_SEQ = 256
 KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
@@ -41,7 +41,7 @@ _seq_cp, _seq_rm = _quick(llama_cpp.llama_memory_seq_cp), _quick(llama_cpp.llama
 _seq_pos_min, _seq_pos_max = _quick(llama_cpp.llama_memory_seq_pos_min), _quick(llama_cpp.llama_memory_seq_pos_max)
 
 
-class DecodeError(RuntimeError):
+class DecodeError(RunError):
     """llama.cpp refused a batch or an allocation: a bug, a failure of the device or a lack of memory, not bad input."""
 
 
@@ -362,13 +362,17 @@ class Context:
         if status != 0:
             raise DecodeError(f"llama_decode returned {status}: {_log.tail()}")
 
+    def synchronize(self) -> None:
+        """Wait for the decode."""
+        llama_cpp.llama_synchronize(self._ctx)
+
     def logits(self, n: int) -> npt.NDArray[np.float32]:
         """Wait for the decode and return its ``n`` logit rows, float32 ``[n, n_vocab]``.
 
         The array is llama.cpp's own buffer: copy what is needed before the next ``submit``.
         """
         if n == 0:
-            llama_cpp.llama_synchronize(self._ctx)
+            self.synchronize()
             return np.empty((0, self.n_vocab), dtype=np.float32)
         pointer = llama_cpp.llama_get_logits(self._ctx)
         return np.ctypeslib.as_array(pointer, shape=(n, self.n_vocab))

@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 
 from orin_runner.errors import UserError
+from orin_runner.model import gguf_keys
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.requests import Tokens
 
@@ -53,22 +54,21 @@ class Tokenizer:
         Raises:
             UserError: the file has none (it was not converted by this tool).
         """
-        serialized = file.metadata.get("tokenizer.huggingface.json")
+        serialized = file.metadata.get(gguf_keys.HUGGINGFACE_TOKENIZER)
         if serialized is None:
             raise UserError(
                 f"{file.path} does not carry its checkpoint's tokenizer", "convert the checkpoint with make convert"
             )
-        tokens = file.metadata.get("tokenizer.ggml.tokens")
+        tokens = file.metadata.get(gguf_keys.TOKENS)
         if tokens is None:
             raise UserError(f"{file.path} has no vocabulary", "convert it again")
         special = {}
-        for name in ("bos", "eos", "unk", "pad"):
-            key = {"unk": "unknown", "pad": "padding"}.get(name, name)
-            token = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
+        for name, key in gguf_keys.SPECIAL_TOKENS.items():
+            token = file.metadata.get(key)
             if token is not None:
                 special[f"{name}_token"] = tokens[int(token)]
-        stop = file.metadata.get("orin.generation.stop_token_ids") or []
-        return cls(serialized, file.metadata.get("tokenizer.chat_template"), special, frozenset(int(t) for t in stop))
+        stop = file.metadata.get(gguf_keys.STOP_TOKENS) or []
+        return cls(serialized, file.metadata.get(gguf_keys.CHAT_TEMPLATE), special, frozenset(int(t) for t in stop))
 
     @property
     def has_chat_template(self) -> bool:

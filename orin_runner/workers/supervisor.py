@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from types import TracebackType
 
-from orin_runner.engine.engine import Progress, RunStats
-from orin_runner.engine.prompt_rate import MeasureLimit, PromptRate
-from orin_runner.errors import UserError
+from orin_runner.engine.noise import near_tie
+from orin_runner.engine.prompt_rate import PromptRate
+from orin_runner.errors import RunError, UserError
 from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.requests import Request, Result, Unfit, context_tokens
-from orin_runner.workers.worker import Answers, Done, Job, Loaded, Loading, Message, Note, Planned, Refused, serve
+from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
+from orin_runner.workers import worker
+from orin_runner.workers.messages import (
+    Answers,
+    Done,
+    FromWorker,
+    Job,
+    Loaded,
+    Loading,
+    MeasurePromptRate,
+    Note,
+    Planned,
+    Refused,
+)
 
 MAX_DEATHS_WITHOUT_PROGRESS = 4
 """After so many workers in a row that answered nothing, the cause is not the budget."""
+CLOSE_S = 10
+"""Seconds a worker has to end by itself."""
+NOTHING = Progress(0, 0, 0)
 
 
-class WorkerDiedError(RuntimeError):
+class WorkerDiedError(RunError):
     """Workers keep dying without answering anything."""
 
 
-class DoesNotFitError(Exception):
+class DoesNotFitError(RunError):
     """Not even the shortest request fits into memory. ``plan`` says by how much."""
 
     def __init__(self, plan: MemoryPlan) -> None:
@@ -34,30 +48,18 @@ class DoesNotFitError(Exception):
         self.plan = plan
 
 
-_NOTHING = Progress(0, 0, 0)
-
-
-def _sum(*parts: Progress) -> Progress:
-    return Progress(*(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent")))
-
-
-def _since(begun: Progress, now: Progress) -> Progress:
-    """What a worker has computed, and what its texts have added since it began to the tokens of all that was asked."""
-    return Progress(now.computed, now.unique - begun.unique, now.sent - begun.sent)
-
-
 class Supervisor:
-    """Runs requests in a worker process (a drop-in for ``Engine.run``).
+    """Runs requests in a worker process (``orin_runner.runner.Runner``).
 
     Args:
         job: what the worker is started with.
         on_note: called with a line when a worker died and another one takes over.
         on_loading: called with the share of the weights that is loaded.
-        target: the worker's main function, at the top of its module; tests put another in its place.
+        serve: the worker's own function, at the top level of its module; tests put another in its place.
 
     Attributes:
         plan: the memory plan in force.
-        limit: requests that need more tokens than this have to be left out.
+        max_context: tokens of context; requests that need more have to be left out.
         loaded: what the worker runs on.
         stats: what the last run cost, over all its workers.
         deaths: workers lost so far.
@@ -71,19 +73,19 @@ class Supervisor:
         job: Job,
         on_note: Callable[[str], None],
         on_loading: Callable[[float], None] = lambda _: None,
-        target: Callable[[Connection, Job], None] = serve,
+        serve: worker.Serve = worker.serve,
     ) -> None:
         self._job = job
         self._on_note = on_note
         self._on_loading = on_loading
-        self._target = target
+        self._serve = serve
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._owed = False  # the worker has more to say about requests it was sent
         self.stats = RunStats()
         self.deaths = 0
         self.plan: MemoryPlan
-        self.limit: int
+        self.max_context: int
         self.loaded: Loaded
 
     def start(self) -> None:
@@ -99,23 +101,12 @@ class Supervisor:
 
     def _started(self) -> bool:
         """Start one worker; False if it died before its model was loaded."""
-        # Not multiprocessing.Process: that would import the caller's own script again, and run it if nothing guards it.
-        ours, theirs = multiprocessing.Pipe()
-        target = self._target
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from multiprocessing.connection import Connection; "
-            f"from {target.__module__} import {target.__name__} as serve; "
-            f"connection = Connection({theirs.fileno()}); serve(connection, connection.recv())"
-        )
-        self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
-        theirs.close()
-        self._connection = ours
-        ours.send(self._job)
+        self._process, self._connection = worker.start(self._job, self._serve)
         try:
             for message in self._messages():
                 if isinstance(message, Planned):
-                    self.plan, self.limit = message.plan, message.limit
-                    if not message.limit:
+                    self.plan, self.max_context = message.plan, message.max_context
+                    if not message.max_context:
                         raise DoesNotFitError(message.plan)
                 elif isinstance(message, Loading):
                     self._on_loading(message.share)
@@ -132,7 +123,7 @@ class Supervisor:
             self._connection.close()
         if self._process is not None:
             try:
-                self._process.wait(timeout=10)
+                self._process.wait(timeout=CLOSE_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -147,7 +138,9 @@ class Supervisor:
             self._process.kill()
         self.close()
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result | Unfit] | Progress]:
+    def run(
+        self, requests: Sequence[Request], on_progress: OnProgress = no_progress
+    ) -> Iterator[tuple[int, Result | Unfit]]:
         """Answer every request exactly once, whatever happens to the workers.
 
         A run that is not read to its end is computed to its end all the same before the next one begins. A request
@@ -156,51 +149,21 @@ class Supervisor:
         Raises:
             WorkerDiedError: workers keep dying without answering anything, or nothing at all fits any more.
         """
-        self.stats = RunStats()
+        self.stats = RunStats(near_tie=near_tie(0.0))
         open_requests = dict(enumerate(requests))
-        asked: Progress | None = None  # the tokens of all requests, nothing computed
-        lost = _NOTHING  # by workers that died
+        tokens = _Tokens()
         in_vain = 0  # deaths in a row without an answer
         while open_requests:
-            order = list(open_requests)
-            own = _NOTHING  # by this worker
-            begun: Progress | None = None
+            n_open = len(open_requests)
             try:
                 if self._process is None:
-                    self._start_again(len(requests) - len(open_requests), len(requests))
-                    for i in [i for i in order if context_tokens(open_requests[i]) > self.limit]:
-                        needed = context_tokens(open_requests.pop(i))
-                        yield i, Unfit(f"needs {needed} tokens of context, memory now allows {self.limit}")
-                    order = list(open_requests)
-                assert self._connection is not None
-                if self._owed:  # the last run was not read to its end
-                    next(message for message in self._messages() if isinstance(message, Done))
-                self._connection.send([open_requests[i] for i in order])
-                self._owed = True
-                for message in self._messages():
-                    if isinstance(message, Answers):
-                        for k, result in message.results:
-                            del open_requests[order[k]]
-                            yield order[k], result
-                        if message.progress is not None:
-                            begun = begun or message.progress
-                            asked = asked or replace(begun, computed=0)
-                            own = _since(begun, message.progress)
-                            yield _sum(asked, lost, own)
-                    elif isinstance(message, Done):
-                        self._owed = False
-                        stats = message.stats
-                        last = Progress(stats.computed, stats.unique, stats.sent)
-                        if asked and begun:
-                            last = _sum(asked, lost, _since(begun, last))
-                        self.stats = replace(stats, computed=last.computed, unique=last.unique, sent=last.sent)
-                        break
+                    self._start_again(len(requests) - n_open, len(requests))
+                    yield from self._unfit(open_requests)
+                yield from self._ask(open_requests, tokens, on_progress)
             except (_WorkerLostError, BrokenPipeError):
-                lost = _sum(lost, own)
-                if asked:
-                    last = _sum(asked, lost)
-                    self.stats = RunStats(computed=last.computed, unique=last.unique, sent=last.sent)
-                in_vain = 0 if len(open_requests) < len(order) else in_vain + 1
+                tokens.worker_lost()
+                self.stats = tokens.into(self.stats)
+                in_vain = 0 if len(open_requests) < n_open else in_vain + 1
                 left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
                 self._bury(in_vain, left, "going on with these in a new one and")
 
@@ -213,7 +176,37 @@ class Supervisor:
                 f"kept: free memory and go on with --resume"
             ) from error
 
-    def measure_limit(self) -> PromptRate | None:
+    def _unfit(self, open_requests: dict[int, Request]) -> Iterator[tuple[int, Unfit]]:
+        """Take out the requests for which memory has become too short."""
+        needed = {i: context_tokens(request) for i, request in open_requests.items()}
+        for i in [i for i, n in needed.items() if n > self.max_context]:
+            del open_requests[i]
+            yield i, Unfit(f"needs {needed[i]} tokens of context, memory now allows {self.max_context}")
+
+    def _ask(
+        self, open_requests: dict[int, Request], tokens: _Tokens, on_progress: OnProgress
+    ) -> Iterator[tuple[int, Result]]:
+        """Send all open requests to the worker; takes out those that it answers."""
+        assert self._connection is not None
+        if self._owed:  # the last run was not read to its end
+            next(message for message in self._messages() if isinstance(message, Done))
+        order = list(open_requests)
+        self._connection.send([open_requests[i] for i in order])
+        self._owed = True
+        for message in self._messages():
+            if isinstance(message, Answers):
+                for k, result in message.results:
+                    del open_requests[order[k]]
+                    yield order[k], result
+                if message.progress is not None:
+                    on_progress(tokens.update(message.progress))
+            elif isinstance(message, Done):
+                self._owed = False
+                tokens.update(Progress(message.stats.computed, message.stats.unique, message.stats.sent))
+                self.stats = tokens.into(message.stats)
+                break
+
+    def prompt_rate(self) -> PromptRate | None:
         """The rate of plain prompt processing on the context that computed the run; None if the worker has died.
 
         No other one is started for it: its context would be another.
@@ -222,14 +215,14 @@ class Supervisor:
             return None
         assert self._connection is not None
         try:
-            self._connection.send(MeasureLimit())
+            self._connection.send(MeasurePromptRate())
             rate = next(found for found in self._messages() if isinstance(found, PromptRate))
         except (_WorkerLostError, BrokenPipeError):
             return None
         self._owed = False  # it has been read past
         return rate
 
-    def _messages(self) -> Iterator[Message]:
+    def _messages(self) -> Iterator[FromWorker]:
         assert self._connection is not None
         while True:
             try:
@@ -255,6 +248,46 @@ class Supervisor:
             raise WorkerDiedError(f"the engine died {in_vain} times in a row without an answer (last: {how}, {when})")
         self._job = replace(self._job, share=self._job.share / 2)
         self._on_note(f"the engine died ({how}) {when}: {what_next} half the memory for cache and buffers")
+
+
+@dataclass(slots=True)
+class _Tokens:
+    """The tokens of a run over all its workers, each of which knows only the requests it was sent.
+
+    Attributes:
+        asked: the tokens of all requests, nothing computed; None until the first worker has counted them.
+        lost: by workers that died: tokens computed, and what their texts added to the others.
+        begun: the first that the worker at work has said.
+        own: by the worker at work, since then.
+    """
+
+    asked: Progress | None = None
+    lost: Progress = NOTHING
+    begun: Progress | None = None
+    own: Progress = NOTHING
+
+    def update(self, now: Progress) -> Progress:
+        """The worker is so far; how far the run is."""
+        self.begun = self.begun or now
+        self.asked = self.asked or replace(self.begun, computed=0)
+        self.own = Progress(now.computed, now.unique - self.begun.unique, now.sent - self.begun.sent)
+        return _sum(self.asked, self.lost, self.own)
+
+    def worker_lost(self) -> None:
+        """Another worker goes on."""
+        self.lost = _sum(self.lost, self.own)
+        self.begun, self.own = None, NOTHING
+
+    def into(self, stats: RunStats) -> RunStats:
+        """``stats`` with the tokens of the whole run."""
+        if self.asked is None:
+            return stats
+        total = _sum(self.asked, self.lost, self.own)
+        return replace(stats, computed=total.computed, unique=total.unique, sent=total.sent)
+
+
+def _sum(*parts: Progress) -> Progress:
+    return Progress(*(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent")))
 
 
 class _WorkerLostError(Exception):

@@ -1,0 +1,32 @@
+"""Writes the GGUF of a conversion, one tensor in memory at a time. What it wrote is not believed: see ``verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from convert.conversion import Conversion, Report
+from convert.exactness import recode
+from convert.header import open_gguf
+
+
+def write(path: Path, conversion: Conversion, report: Report) -> None:
+    """Write header and tensors to ``path``, the digests still placeholders.
+
+    Raises:
+        UserError: a shard ends within a tensor.
+        OSError: ``path`` cannot be written.
+    """
+    checkpoint, layout, types = conversion.checkpoint, conversion.layout, conversion.types
+    with open_gguf(
+        path, checkpoint.name, layout, conversion.vocabulary, types, conversion.main_type, conversion.altered
+    ) as writer:
+        for tensor in layout.tensors:
+            source = checkpoint.tensors[tensor.source]
+            bits = source.read() if tensor.rows is None else source.read()[tensor.rows]
+            values = recode(bits, source.dtype, types[tensor.source])
+            writer.write_tensor_data(values)
+            report("write", tensor.name, values.nbytes)
+        for added in layout.added:
+            writer.write_tensor_data(np.full(added.shape, added.value, dtype=np.float32))

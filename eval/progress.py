@@ -1,0 +1,54 @@
+"""How far a task is, in numbers and in the words of its progress line.
+
+``orin_runner.console`` puts the line together: the task's name, the percentage, these words, the time left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a task is.
+
+    Attributes:
+        done: items answered, those of ``resumed`` included.
+        right: how many of them are correct.
+        items: of the task.
+        computed: tokens computed so far.
+        unique, sent: tokens of all that is asked, and of the texts so far; 0 until they are counted.
+        resumed: items that needed no answer, because an earlier run gave it or memory does not allow one.
+        texts: some are texts, whose length is not known before.
+    """
+
+    done: int
+    right: int
+    items: int
+    computed: int
+    unique: int
+    sent: int
+    resumed: int
+    texts: bool = False
+
+    @property
+    def share(self) -> float:
+        """How much of the work is done, 0 to 1: of the tokens, or of the answers where they are ahead or texts."""
+        answers = (self.done - self.resumed) / max(1, self.items - self.resumed)
+        return answers if self.texts or self.computed >= self.unique else max(answers, self.computed / self.unique)
+
+    @property
+    def saved(self) -> float:
+        """Share of the tokens sent that is not computed, if each unique token still missing is computed once."""
+        return max(0.0, 1.0 - max(self.computed, self.unique) / self.sent) if self.sent else 0.0
+
+    def words(self, seconds: float) -> str:
+        """Accuracy so far, rate, and tokens that need not be computed, ``seconds`` after the task began."""
+        right = f", {self.right / self.done:.1%} right" if self.done else ""
+        rate = f", {(self.done - self.resumed) / seconds:.1f} items/s" if seconds > 0 else ""
+        saved = f", {self.saved:.0%} of tokens saved" if self.sent else ""
+        return f"{self.done}/{self.items} items{right}{rate}{saved}"
+
+
+OnStatus = Callable[[Status], None]

@@ -1,0 +1,129 @@
+"""``orin-run diff``: a run against references."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eval.diff import CAUSES, MAX_DROP, SHOWN_FLIPS, diff_all
+from eval.runs.run import Run
+from orin_runner.cli.options import Json
+from orin_runner.console import Notes, print_table
+from orin_runner.errors import UserError
+
+
+def diff_command(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    references: Annotated[
+        list[Path], typer.Argument(metavar="REFERENCE...", help="Runs to compare with; the first one is judged by.")
+    ],
+    max_drop: Annotated[float, typer.Option(help="Largest allowed drop of average accuracy, in points.")] = MAX_DROP,
+    as_json: Json = False,
+) -> None:
+    """Compare a run with a reference item by item. Exit status 1 if accuracy drops by more than --max-drop."""
+    notes, opened = Notes(), Run.open(run)
+    results = diff_all(opened, [Run.open(other) for other in references], max_drop)
+    if as_json:
+        print(json.dumps(results[0] if len(results) == 1 else results, indent=1))
+    else:
+        print_diff(results)
+    for result in results:
+        other = result["reference"]
+        for name, section in result["tasks"].items():
+            unequal = section["items"] - section["same_token_ids"]
+            if unequal:
+                notes.warn(f"{unequal} of {section['items']} {name} prompts have other token ids in {other}")
+        if result["same_checkpoint"] is False:
+            raise UserError(f"{run} and {other} come from different checkpoints", "compare the same weights")
+    if not results[0]["within_max_drop"]:
+        notes.warn(f"average accuracy drops by {results[0]['mean_drop']:.2f} points, more than {max_drop}")
+        raise typer.Exit(1)
+
+
+def print_diff(results: Sequence[dict[str, Any]]) -> None:
+    """A run beside its references: accuracy and its drop, the flips by cause, the flips themselves."""
+    rows, flips = [], []
+    for result in results:
+        against = f"{result['reference_engine'] or '?'} {result['reference_dtype'] or ''}".strip()
+        against += ", window off" if result["reference_window_off"] else ""
+        for name, section in result["tasks"].items():
+            texts = f"{section['identical_texts']}/{section['texts']}" if section["texts"] else ""
+            same = (texts, f"{section['same_token_ids']}/{section['items']}")
+            rows.append((f"{name}, {against}", *_accuracies(section), _yes(section["within_max_drop"]), *same))
+            flips.append((f"{name}, {against}", *_flip_counts(section)))
+            for label in ("within", "beyond"):
+                part = section.get(f"{label}_window")
+                if part and part["items"] and section["beyond_window"]["items"]:
+                    rows.append((f"  {label} the window", *_accuracies(part), "", "", ""))
+        if len(result["tasks"]) > 1:
+            rows.append((f"all items, {against}", *_accuracies(result["all"]), "", "", ""))
+            flips.append((f"all items, {against}", *_flip_counts(result["all"])))
+            drop = f"{result['mean_drop']:+.2f}", _interval(result["mean_drop_interval"])
+            judged = _yes(result["within_max_drop"])
+            rows.append((f"average of {len(result['tasks'])} tasks, {against}", "", "", "", *drop, "", judged, "", ""))
+    limit = f"≤ {results[0]['max_drop']:g}"
+    numbers = ("items", "run", "reference", "drop", "95 % interval", "agreement", limit)
+    print_table("", ("task, reference", *numbers, "same texts", "same token ids"), rows)
+    causes = (cause.replace("_", " ") for cause in CAUSES)
+    print_table("", ("task, reference", "flips", "lost", "gained", "McNemar p", *causes), flips)
+    for result in results:
+        for name, section in result["tasks"].items():
+            for line in _task_lines(f"{name}, {result['reference']}", section):
+                print(line)
+        if "shares" in result:
+            for name, share in {**result["shares"]["tasks"], "average": result["shares"]["mean"]}.items():
+                print(
+                    f"{name}, {result['reference']}: the window's share of the drop is {share['window']:+.2f} points, "
+                    f"the numerics' {share['numerics']:+.2f} (window off: {result['shares']['window_off']})"
+                )
+    first = results[0]
+    same_checkpoint = {
+        True: "the same checkpoint",
+        False: "DIFFERENT checkpoints",
+        None: "checkpoints that are not known to be the same",
+    }[first["same_checkpoint"]]
+    altered = "" if first["altered_values"] is None else f"; {first['altered_values']:,} values altered in the GGUF"
+    print(f"drop of average accuracy: {first['mean_drop']:+.2f} points; {same_checkpoint}{altered}")
+
+
+def _accuracies(part: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(part["items"]),
+        f"{part['accuracy']:.2%}",
+        f"{part['reference_accuracy']:.2%}",
+        f"{part['drop_points']:+.2f}",
+        _interval(part["drop_interval"]),
+        f"{part['agreement']:.2%}",
+    )
+
+
+def _flip_counts(part: dict[str, Any]) -> tuple[str, ...]:
+    counts = (part["flips_in_all"], part["lost"], part["gained"])
+    return (*map(str, counts), f"{part['mcnemar_p']:.3g}", *(str(part["causes"][cause]) for cause in CAUSES))
+
+
+def _task_lines(label: str, section: dict[str, Any]) -> list[str]:
+    lines = []
+    if section["max_logprob_difference"] is not None:
+        lines.append(f"{label}: largest log-probability difference of a choice {section['max_logprob_difference']:.2g}")
+    if section["flips"]:
+        known = section["near_tie"]
+        near = "not known, no report.json says it" if known is None else f"a margin below {known:.2g} in either run"
+        lines.append(f"{label}: a near tie is {near}")
+    for flip in section["flips"][:SHOWN_FLIPS]:
+        margin = "" if flip["margin"] is None else f", margin {flip['margin']:.2g}"
+        answers = f"{flip['run']!r}, reference {flip['reference']!r}, right {flip['target']!r}"
+        lines.append(f"  {flip['id']}: {answers}{margin}: {flip['cause'].replace('_', ' ')}")
+    return lines
+
+
+def _interval(limits: Sequence[float]) -> str:
+    return f"{limits[0]:+.2f} to {limits[1]:+.2f}"
+
+
+def _yes(within: bool) -> str:
+    return "yes" if within else "NO"

@@ -1,0 +1,83 @@
+"""``orin-run plan``: what a run will take, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from eval.evaluate import prepare
+from orin_runner.cli.launch import all_requests, open_model, plan_lines
+from orin_runner.cli.options import (
+    Chat,
+    Data,
+    Device,
+    Json,
+    Limit,
+    ModelFile,
+    ScoringMode,
+    Shots,
+    Tasks,
+    chosen_tasks,
+    device_bytes,
+    load_options,
+)
+from orin_runner.console import Notes, print_table
+from orin_runner.machine.devices import KNOWN, cpu_threads, present_device
+from orin_runner.machine.memory_formula import MIB
+from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, needs_of
+from orin_runner.model import llama
+from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.requests import context_tokens
+
+
+def plan_command(
+    tasks: Tasks,
+    model: ModelFile = None,
+    data: Data = None,
+    limit: Limit = None,
+    shots: Shots = None,
+    scoring: ScoringMode = None,
+    chat: Chat = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Show what a run will take before anything is loaded. Exit status 1 if it does not fit."""
+    notes = Notes()
+    options = load_options(data, limit, shots, scoring, chat=chat)
+    file = open_model(notes, model)
+    tokenizer = Tokenizer.from_gguf(file)
+    chosen = chosen_tasks(notes, tasks, data)
+    requests = all_requests([prepare(task, options, tokenizer, file.n_ctx_train) for task in chosen])
+    size = device_bytes(device)
+    target = KNOWN[device] if device in KNOWN else present_device(size)
+    simulate = (lambda settings: llama.simulate(file.path, settings)) if target.present else None
+    lengths = [context_tokens(request) for request in requests]
+    planner = MemoryPlanner(file, target, cpu_threads(), simulate)
+    found, fitting = planner.plan_that_fits(needs_of(requests), lengths)
+    whole = found.fits and fitting == max(lengths, default=1)
+    if as_json:
+        print(json.dumps({**found.to_json(), "requests": len(lengths), "fits": whole, "limit": fitting}, indent=1))
+    else:
+        print_plan(found)
+        left_out = sum(length > fitting for length in lengths)
+        if found.fits and left_out:
+            print(f"{left_out} of {len(lengths)} requests are longer than {fitting} tokens and do not fit")
+    if not whole:
+        raise typer.Exit(1)
+
+
+def print_plan(plan: MemoryPlan) -> None:
+    """The whole plan as a table."""
+    rows = []
+    for name, size in plan.terms.items():
+        where = "unified" if plan.device.unified else "device" if name in plan.on_device else "host"
+        rows.append((name + (" (assumed)" if name in plan.assumed else ""), f"{size / MIB:,.0f}", where))
+    rows.append(("total", f"{plan.total / MIB:,.0f}", ""))
+    rows.append((f"available ({plan.device.note})", f"{plan.device.available / MIB:,.0f}", ""))
+    rows.append(("remaining", f"{plan.remaining / MIB:,.0f}", ""))
+    print_table(f"{plan.device.name}", ("term", "MiB", "memory"), rows)
+    if plan.formula:
+        print(f"the device is not here, so nothing is simulated: {plan.formula}")
+    for line in plan_lines(plan):
+        print(line)

@@ -1,0 +1,78 @@
+"""``orin-run reference``: the same questions answered by Hugging Face transformers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eval.evaluate import prepare
+from eval.runs.run import RunWriter, check_folder
+from orin_runner.cli.options import (
+    Chat,
+    Data,
+    Json,
+    Limit,
+    Out,
+    ScoringMode,
+    Shots,
+    Tasks,
+    asked,
+    chosen_tasks,
+    load_options,
+)
+from orin_runner.cli.result import print_result, run_folder
+from orin_runner.cli.run_header import common_header
+from orin_runner.console import Notes
+from orin_runner.errors import UserError
+
+
+def reference_command(
+    tasks: Tasks,
+    model: Annotated[Path, typer.Option(help="Hugging Face checkpoint folder.")],
+    data: Data = None,
+    limit: Limit = None,
+    shots: Shots = None,
+    scoring: ScoringMode = None,
+    chat: Chat = False,
+    out: Out = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    reference_window: Annotated[
+        str, typer.Option(help="on, or off to ignore the model's sliding window as some runtimes do.")
+    ] = "on",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens per forward pass.")] = 8192,
+    as_json: Json = False,
+) -> None:
+    """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
+    notes = Notes()
+    options = load_options(data, limit, shots, scoring, chat=chat)
+    chosen = chosen_tasks(notes, tasks, data)
+    out = out or run_folder([*tasks, "reference"])
+    check_folder(out)
+    try:
+        from eval import reference as hf  # noqa: PLC0415 - torch stays off machines that only run GGUFs
+    except ImportError as error:
+        reason = f"the reference needs torch and transformers ({error})"
+        raise UserError(reason, "pip install 'orin-run[reference]'") from error
+    if dtype not in hf.DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}", f"one of {', '.join(hf.DTYPES)}")
+    if reference_window not in {"on", "off"}:
+        raise UserError(f"--reference-window is on or off, not {reference_window!r}")
+    before = time.perf_counter()
+    loaded = hf.Reference(model, dtype, device, window=reference_window == "on")
+    clocks = {"load": time.perf_counter() - before}
+    prepared = [prepare(task, options, loaded.encoder, loaded.n_positions) for task in chosen]
+    ours, theirs = common_header("transformers"), loaded.header()
+    header = {**ours, **theirs, "versions": {**ours["versions"], **theirs["versions"]}, "settings": asked(options)}
+    sections: dict[str, Any] = {}
+    report = {"tasks": sections}
+    with RunWriter(out, header) as writer:
+        for item in prepared:
+            name = item.task.name
+            with notes.progress(name, len(item.questions)) as bar:
+                sections[name] = hf.evaluate_reference(item, loaded, writer, clocks, batch_tokens, bar.update)
+        writer.report(report)
+    print_result(report, out, as_json)

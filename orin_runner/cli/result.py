@@ -1,0 +1,148 @@
+"""What a command that ran something leaves and prints: the run's page, its report, its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from eval.report.page import PAGE, write_page
+from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE, share_of_prompt_rate
+from eval.runs.run import Run
+from orin_runner.console import Notes, print_table
+from orin_runner.engine.prompt_rate import PromptRate
+from orin_runner.machine.sensors import COUNTERS
+
+
+def run_folder(names: Sequence[str]) -> Path:
+    """Where a run goes that no --out names a folder for."""
+    return Path("runs") / f"{'+'.join(names)}-{datetime.now().astimezone().strftime('%Y%m%d-%H%M%S')}"
+
+
+def add_prompt_rate(report: dict[str, Any], measure: Callable[[], PromptRate | None], notes: Notes) -> None:
+    """Measure the prompt rate and put it into ``report``, with the share of it that each task reached.
+
+    Args:
+        report: of a run whose clocks have all stopped; changed.
+        measure: ``Supervisor.prompt_rate``.
+        notes: where it is told if nothing was measured.
+    """
+    notes.note("measuring plain prompt processing")
+    try:
+        rate = measure()
+    except KeyboardInterrupt:
+        rate = None
+    if rate is None:
+        notes.warn("plain prompt processing was not measured: interrupted, or the engine has died")
+        return
+    report["prompt_rate"] = rate.to_json()
+    for section in report["tasks"].values():
+        section["share_of_prompt_rate"] = share_of_prompt_rate(section, rate.tokens_per_s)
+
+
+def write_report(directory: Path) -> None:
+    """Write ``report.html`` beside the run's other files."""
+    write_page([Run.open(directory)], directory / PAGE)
+
+
+def print_result(report: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Write the page of a run that has just ended, and print its report."""
+    write_report(out)
+    if as_json:
+        shown = {key: report[key] for key in ("tasks", "measured", "prompt_rate") if key in report}
+        print(json.dumps({"run": str(out), **shown}, indent=1))
+    else:
+        print_report(report, out)
+
+
+def print_report(report: dict[str, Any], out: Path) -> None:
+    """Accuracy, clocks, token counts, memory and energy of a run."""
+    sections, rows = report["tasks"], []
+    for name, section in sections.items():
+        for group, values in section["groups"].items():
+            if len(section["groups"]) > 1:
+                rows.append((f"  {group}", f"{values['items']:.0f}", _accuracy(values), "", "", "", "", ""))
+        tokens = (f"{section['tokens'][count]:,}" for count in ("sent", "unique", "computed"))
+        seconds = f"{section['clocks'][CHALLENGE_2024]:.1f}"
+        rows.append(
+            (name, str(section["items"]), _accuracy(section), seconds, f"{section['items_per_s']:.1f}", *tokens)
+        )
+    header = ("task", "items", "accuracy ± s.e.", "seconds", "items/s", "tokens sent", "unique", "computed")
+    print_table("", header, rows)
+    for name, section in sections.items():
+        for line in task_lines(section, report.get("prompt_rate")):
+            print(f"{name}: {line}")
+    if report.get("measured"):
+        print(measured_line(report["measured"]))
+    print(f"run written to {out}")
+
+
+def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[str]:
+    """What a task's row does not say: what failed, its clocks, its greedy texts, its near-ties.
+
+    Args:
+        section: of ``report.json``.
+        rate: the run's ``prompt_rate``, if it was measured.
+    """
+    lines = []
+    if section["failed"]:
+        lines.append(f"{section['failed']} items were not answered and count as wrong; see predictions.jsonl")
+    if greedy := section.get("greedy"):
+        lines += challenge_clocks(section)
+        lines.append(
+            f"{greedy['without_decoding']} of {greedy['texts']} greedy texts needed no decode step; "
+            f"{greedy['decode_steps_per_text']:.2f} steps a text, "
+            f"{greedy['drafted_share']:.1%} of tokens were verified drafts"
+        )
+    if section.get("resumed"):
+        lines.append(f"{section['resumed']} items were answered before; clocks and tokens are those of the others")
+    if section.get("unanswered"):
+        lines.append(f"interrupted with {section['unanswered']} items unanswered; accuracy is of the others")
+    if section["tokens"].get("restored"):
+        lines.append(f"{section['tokens']['restored']:,} tokens came from the prompt cache of an earlier run")
+    if section["noise"]:
+        lines.append(
+            f"{section['near_ties']} near-ties (margin below {section.get('near_tie', 0.0):.2g}; tree and "
+            f"single sequence differ by at most {section['noise']:.2g} in any log-probability)"
+        )
+    if rate and section.get("share_of_prompt_rate"):
+        share = section["share_of_prompt_rate"]
+        lines.append(f"{share:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)")
+    return lines
+
+
+def measured_line(measured: dict[str, Any]) -> str:
+    """Peaks of memory, and power, of what was known."""
+    memory = [
+        f"{counter.holder} {peak:,.0f} {counter.unit}"
+        for counter in COUNTERS
+        if counter.holder and (measured["unified"] or not counter.if_unified)
+        if (peak := measured.get(f"peak_{counter.name}")) is not None
+    ]
+    line = f"highest memory in use: {', '.join(memory)}" if memory else "memory in use: not known"
+    if measured["joules"] is None:
+        return line
+    power = f"power {measured['mean_watts']:,.1f} W on average, {measured['peak_watts']:,.1f} W at most"
+    return f"{line}; {power}, {measured['joules']:,.0f} J in {measured['power_seconds']:,.0f} s"
+
+
+def challenge_clocks(section: dict[str, Any]) -> list[str]:
+    """Seconds and seconds per item on the challenges' clocks, as both versions of the 2024 rules and 2023's count."""
+    asked = section["items"] - section.get("resumed", 0)
+    names = {
+        CHALLENGE_2024: "data and inference",
+        CHALLENGE_2024_BARE: "without data pre-processing",
+        CHALLENGE_2023: "from process start",
+    }
+    return [
+        f"{clock.removesuffix(' without data')} clock, {what}: {section['clocks'][clock]:.3f} s, "
+        f"{section['clocks'][clock] / max(1, asked):.4f} s an item"
+        for clock, what in names.items()
+        if clock in section["clocks"]
+    ]
+
+
+def _accuracy(values: dict[str, float]) -> str:
+    return f"{values['accuracy']:.2%} ± {values['stderr']:.2%}"

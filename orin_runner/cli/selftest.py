@@ -1,0 +1,53 @@
+"""``orin-run selftest``: the tree against single sequences."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from orin_runner.cli.launch import offload_lines, open_model, start
+from orin_runner.cli.options import Device, Json, ModelFile, device_bytes
+from orin_runner.console import Notes
+from orin_runner.engine.selftest import SelftestResult, compare, random_requests
+
+
+def selftest_command(
+    model: ModelFile = None,
+    requests: Annotated[int, typer.Option(min=2, help="Random requests to compare.")] = 24,
+    seed: Annotated[int, typer.Option(help="Source of the random tokens.")] = 1,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare the tree with single sequences on random tokens. Exit status 1 if more than rounding differs."""
+    notes = Notes()
+    file = open_model(notes, model)
+    window = file.window or 0
+    longest = min(file.n_ctx_train, window + 300 if window else 1500)
+    made = random_requests(requests, file.n_vocab, window, longest, seed)
+    with notes.progress("selftest", None) as bar, start(notes, file, made, device_bytes(device)) as supervisor:
+        for line in offload_lines(supervisor.loaded, file):
+            notes.note(line)
+        result = compare(made, supervisor, window, lambda n: bar.update(n, f"{n} alone"))
+    if as_json:
+        print(json.dumps({**asdict(result), "allowed": result.allowed, "passed": result.passed}, indent=1))
+    else:
+        print_selftest(result)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+def print_selftest(result: SelftestResult) -> None:
+    """How far the tree is from single sequences, and how far it may be."""
+    window = f", window {result.window}" if result.window else ""
+    print(
+        f"{result.requests} random requests of up to {result.longest} tokens{window}: {result.unique:,} unique tokens, "
+        f"{result.computed:,} computed"
+    )
+    print(
+        f"largest difference of any log-probability, tree against single sequence: {result.difference:.2g} "
+        f"(rounding of unrelated sequences {result.rounding:.2g}, allowed {result.allowed:.2g})"
+    )
+    print("passed" if result.passed else "FAILED: the tree does not give what single sequences give")

@@ -1,0 +1,124 @@
+"""What answers requests: the one contract of the engine, the supervisor and whatever divides a run over several.
+
+A runner is given all requests of a run at once, so that it may answer them in whatever order is fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orin_runner.requests import Request, Result, Unfit
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        computed: tokens computed so far.
+        unique, sent: as in ``RunStats``, of all requests; they grow by the tokens of the texts that are finished.
+    """
+
+    computed: int
+    unique: int
+    sent: int
+
+
+OnProgress = Callable[[Progress], None]
+"""Called after each decode call, behind the results that it completed."""
+
+
+def no_progress(_: Progress) -> None:
+    """Where nobody wants to know how far a run is."""
+
+
+@dataclass(slots=True)
+class DecodeStats:
+    """Counts and seconds of the decode calls of a run, over all its contexts.
+
+    Attributes:
+        tokens: tokens computed.
+        calls: decode calls.
+        rows: logit rows read.
+        submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation.
+        alone_s: the part of it in which no other batch was on the device.
+        wait_s: waiting for logits.
+        idle_s: no batch was on the device or being submitted.
+    """
+
+    tokens: int = 0
+    calls: int = 0
+    rows: int = 0
+    submit_s: float = 0.0
+    alone_s: float = 0.0
+    wait_s: float = 0.0
+    idle_s: float = 0.0
+
+
+@dataclass(slots=True)
+class RunStats:
+    """What a run cost.
+
+    Attributes:
+        sent: tokens as a tool without sharing would compute them: the prompt once with each of its continuations, once
+            for all those of a single token; and the greedy texts.
+        unique: distinct tokens in the prefix tree of all paths: prompts with their continuations or candidates, and the
+            greedy texts, as far as they stand in no candidate.
+        computed: tokens computed for the answers (prefill and decode rounds).
+        checked: tokens computed a second time, to measure the noise and to settle near-ties.
+        noise: largest difference of any log-probability between a row of the run and the same row in the canonical
+            shape, in nats.
+        near_tie: a lead below this may be rounding, in nats (``orin_runner.engine.noise``).
+        check_requests: rows that the noise was measured on.
+        settled: positions of greedy texts decided in the canonical shape.
+        settle_s: seconds of the decode clock that these took, and the rows that the noise was measured on.
+        restored: tokens whose state came from the prompt cache instead of being computed.
+        clocks: seconds per stage: plan, prefill, decode, check.
+        device: decode calls for the answers.
+    """
+
+    sent: int = 0
+    unique: int = 0
+    computed: int = 0
+    checked: int = 0
+    noise: float = 0.0
+    near_tie: float = 0.0
+    check_requests: int = 0
+    settled: int = 0
+    settle_s: float = 0.0
+    restored: int = 0
+    clocks: dict[str, float] = field(default_factory=dict)
+    device: DecodeStats = field(default_factory=DecodeStats)
+
+
+class Runner(Protocol):
+    """What answers requests.
+
+    Attributes:
+        stats: what the last run cost; complete when ``run`` has been read to its end.
+        max_context: tokens of context; requests that need more (``requests.context_tokens``) have to be left out.
+    """
+
+    stats: RunStats
+
+    @property
+    def max_context(self) -> int: ...
+
+    def run(
+        self, requests: Sequence[Request], on_progress: OnProgress = no_progress
+    ) -> Iterator[tuple[int, Result | Unfit]]:
+        """Answer every request.
+
+        Args:
+            requests: what is asked.
+            on_progress: called after each decode call.
+
+        Yields:
+            (index of the request, its result), each exactly once, in whatever order is fastest.
+
+        Raises:
+            UserError: a request does not fit the context; nothing has been computed then.
+        """
+        ...

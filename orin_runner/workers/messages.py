@@ -1,0 +1,145 @@
+"""What a worker and its parent say to each other, in the order in which it is said.
+
+The parent sends a ``Job``. The worker plans (``Planned``), loads (``Loading``, ``Loaded``) and waits. Then the parent
+sends lists of requests, each of which is answered by ``Answers`` and at last ``Done``, or ``MeasurePromptRate``, which
+is answered by a ``PromptRate``. A ``Note`` may come at any time, ``Refused`` instead of anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orin_runner.engine.prompt_cache import PromptCacheOptions
+from orin_runner.engine.prompt_rate import PromptRate
+from orin_runner.machine.devices import cpu_threads
+from orin_runner.machine.memory_plan import MemoryPlan, Needs, needs_of
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.llama import Device
+from orin_runner.requests import Request, Result, context_tokens
+from orin_runner.runner import Progress, RunStats
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker is started with.
+
+    Attributes:
+        model: the GGUF.
+        needs: what all requests together ask of the context.
+        lengths: context tokens each request needs, to find out how long a request may be where memory is short.
+        device_bytes: memory to plan for instead of what is free, None for what is free.
+        share: share of the first plan's cache and buffers to use; halved after every death.
+        n_threads: CPU threads.
+        draft: verify candidates.
+        prompt_cache: where states of shared prefixes are kept between runs, None for nowhere.
+    """
+
+    model: Path
+    needs: Needs
+    lengths: Sequence[int]
+    device_bytes: int | None
+    share: float
+    n_threads: int
+    draft: bool
+    prompt_cache: PromptCacheOptions | None = None
+
+    @classmethod
+    def of(
+        cls,
+        file: GGUFFile,
+        requests: Sequence[Request],
+        *,
+        device_bytes: int | None = None,
+        draft: bool = True,
+        prompt_cache: PromptCacheOptions | None = None,
+    ) -> Job:
+        """The job of answering ``requests`` with ``file`` on all CPUs of this process."""
+        return cls(
+            model=file.path,
+            needs=needs_of(requests),
+            lengths=[context_tokens(request) for request in requests],
+            device_bytes=device_bytes,
+            share=1.0,
+            n_threads=cpu_threads(),
+            draft=draft,
+            prompt_cache=prompt_cache,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The worker's plan; sent before the model is loaded.
+
+    Attributes:
+        plan: the plan.
+        max_context: requests of more tokens of context must be left out; 0 where nothing fits.
+    """
+
+    plan: MemoryPlan
+    max_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Share of the weights that is loaded, 0 to 1."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is ready; what it runs on.
+
+    Attributes:
+        seconds: from the plan to here.
+        gpu_layers, n_layers: layers on the GPU, and all of them.
+        devices: what ggml found.
+        buffers: MiB that llama.cpp allocated, by kind.
+    """
+
+    seconds: float
+    gpu_layers: int
+    n_layers: int
+    devices: tuple[Device, ...]
+    buffers: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Results that have become known, by index in the request list, and how far the run is."""
+
+    results: tuple[tuple[int, Result], ...]
+    progress: Progress | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All requests of a list are answered."""
+
+    stats: RunStats
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurePromptRate:
+    """Asks a worker for its ``PromptRate``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A mistake of the user, to be shown as such."""
+
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the user."""
+
+    text: str
+
+
+FromWorker = Planned | Loading | Loaded | Answers | Done | PromptRate | Note | Refused
+ToWorker = Sequence[Request] | MeasurePromptRate

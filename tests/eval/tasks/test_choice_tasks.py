@@ -1,0 +1,193 @@
+"""Multiple choice: the prompts of each task by hand, where files may lie, and what is said of malformed rows."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.tasks import TASKS, get_task
+from eval.tasks.base import LoadOptions
+from eval.tasks.doc import Doc
+from eval.tasks.multiple_choice import MultipleChoice
+from orin_runner.errors import UserError
+from tests.support.choice_rows import GOLDEN, jsonl, listed, write
+
+PUBLIC_ROWS = {
+    "mmlu": 14042,
+    "commonsense_qa": 1221,
+    "winogrande": 1267,
+    "boolq": 3270,
+    "openbookqa": 500,
+    "hellaswag": 10042,
+    "arc_easy": 2376,
+    "siqa": 1954,
+    "anli": 3198,
+}
+
+
+def asked(doc: Doc) -> str | tuple[str, ...]:
+    assert not isinstance(doc.prompt, tuple)
+    return doc.prompts or doc.prompt
+
+
+def test_every_choice_task_has_a_golden_prompt() -> None:
+    """A task cannot be added without one."""
+    assert set(GOLDEN) == {name for name, task in TASKS.items() if isinstance(task, MultipleChoice)}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_prompt_to_the_letter(name: str, tmp_path: Path) -> None:
+    """Zero shots, lm-evaluation-harness's number, and one."""
+    golden = GOLDEN[name]
+    data = write(tmp_path, golden.files)
+    if golden.train[0]:
+        write(data, dict([golden.train]))
+    doc = get_task(name).load(LoadOptions(data))[0]
+    assert (asked(doc), doc.choices, doc.target, doc.right) == (
+        golden.prompt,
+        golden.choices,
+        golden.target,
+        golden.right,
+    )
+    assert doc.single_token == (name == "commonsense_qa")
+    if golden.shot:
+        one = get_task(name).load(LoadOptions(data, shots=1))[0]
+        shown = (golden.prompt,) if isinstance(golden.prompt, str) else golden.prompt
+        found = asked(one)
+        assert ((found,) if isinstance(found, str) else found) == tuple(golden.shot + prompt for prompt in shown)
+        assert (one.choices, one.target) == (golden.choices, golden.target)
+
+
+@pytest.mark.parametrize(
+    ("name", "moved"),
+    [
+        ("winogrande", {"winogrande/dev.jsonl": "winogrande_1.1/dev.jsonl"}),
+        ("openbookqa", {"openbookqa/test.jsonl": "OpenBookQA-V1-Sep2018/Data/Main/test.jsonl"}),
+        ("arc_easy", {"arc_easy/ARC-Easy-Test.jsonl": "ARC-V1-Feb2018-2/ARC-Easy/ARC-Easy-Test.jsonl"}),
+        ("siqa", {f"siqa/dev{end}": f"socialiqa-train-dev/dev{end}" for end in (".jsonl", "-labels.lst")}),
+        ("truthfulqa_mc2", {"truthfulqa/mc_task.json": "TruthfulQA/data/mc_task.json"}),
+        ("anli", {f"anli/R{r}/test.jsonl": f"anli_v1.0/R{r}/test.jsonl" for r in (1, 2, 3)}),
+        ("anli", {f"anli/R{r}/test.jsonl": f"anli/R{r}/dev.jsonl" for r in (1, 2, 3)}),
+    ],
+)
+def test_the_archives_own_folders(name: str, moved: dict[str, str], tmp_path: Path) -> None:
+    """As unpacked, or as kept in one folder per task: the same questions."""
+    files = GOLDEN[name].files
+    kept = get_task(name).load(LoadOptions(write(tmp_path / "kept", files)))
+    unpacked = write(tmp_path / "unpacked", {moved.get(path, path): text for path, text in files.items()})
+    assert not set(moved) & {str(path.relative_to(unpacked)) for path in unpacked.rglob("*")}
+    assert get_task(name).load(LoadOptions(unpacked)) == kept
+
+
+def test_cleaned_copies_and_superglue(tmp_path: Path) -> None:
+    """A gzipped HellaSwag without ctx_a and ctx_b as it is; BoolQ's title is already in SuperGLUE's passage."""
+    row = {"activity_label": "Ski", "ctx": "A man. he", "endings": ["a", "b", "c", "d"], "label": 0}
+    (tmp_path / "hellaswag").mkdir()
+    (tmp_path / "hellaswag" / "hellaswag_val.jsonl.gz").write_bytes(gzip.compress(jsonl(row).encode()))
+    assert get_task("hellaswag").load(LoadOptions(tmp_path))[0].prompt == "Ski: A man. he"
+    row = {"question": "is ice cold", "passage": "Ice -- Ice is cold.", "idx": 0, "label": True}
+    write(tmp_path, {"BoolQ/val.jsonl": jsonl(row), **GOLDEN["boolq"].files})
+    (tmp_path / "boolq" / "dev.jsonl").rename(tmp_path / "dev.jsonl")
+    assert get_task("boolq").load(LoadOptions(tmp_path))[0].prompt == GOLDEN["boolq"].prompt
+
+
+HUB_ROWS: dict[str, dict[str, Any]] = {
+    "arc_easy": {
+        "question": "Which is hot?",
+        "choices": {"text": ["ice", "fire", "snow"], "label": ["1", "2", "3"]},
+        "answerKey": "2",
+    },
+    "openbookqa": {
+        "question_stem": "Frogs eat",
+        "choices": {"text": ["flies", "cars", "stones", "sand"], "label": list("ABCD")},
+        "answerKey": "A",
+    },
+    "boolq": {"question": "is ice cold", "passage": "Ice -- Ice is cold.", "idx": 0, "label": 1},
+    "piqa": {"goal": "Open a jar", "sol1": "Hit it.", "sol2": "Turn the lid.", "label": 1},
+    "siqa": {
+        "context": "Al fell.",
+        "question": "How is Al?",
+        "answerA": "glad",
+        "answerB": "red",
+        "answerC": "hurt",
+        "label": "3",
+    },
+    "anli": {"uid": "u", "premise": "Al has 1 cats.", "hypothesis": "Al has a cat.", "label": 0},
+    "truthfulqa_mc2": {
+        "question": "Do pigs fly?",
+        "mc2_targets": {"choices": ["Yes", "No", "Never"], "labels": [0, 1, 1]},
+    },
+}
+
+
+@pytest.mark.parametrize("name", HUB_ROWS)
+def test_the_hubs_columns_give_the_same_question(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the revision is pinned to a commit."""
+    import datasets
+
+    def load(_repository: str, _config: str | None, *, split: str, revision: str) -> list[dict[str, Any]]:
+        assert re.fullmatch(r"[0-9a-f]{40}", revision)
+        assert split.startswith(("test", "validation"))
+        return [HUB_ROWS[name]]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    files = get_task(name).load(LoadOptions(write(tmp_path, GOLDEN[name].files)))
+    assert get_task(name).load(LoadOptions())[0] == files[0]
+
+
+def test_phi3s_worked_examples(tmp_path: Path) -> None:
+    """Ten for OpenBookQA, the first ten rows of train; more than there are is refused."""
+    train = [listed(f"Q{i}", ["right", "x", "y", "z"], "A") for i in range(11)]
+    data = write(tmp_path, {**GOLDEN["openbookqa"].files, "openbookqa/train.jsonl": jsonl(*train)})
+    doc = get_task("openbookqa").load(LoadOptions(data, shots="phi3"))[0]
+    assert doc.prompt == "".join(f"Q{i} right\n\n" for i in range(10)) + "Frogs eat"
+    with pytest.raises(UserError, match="openbookqa has 11 worked examples here, not 12"):
+        get_task("openbookqa").load(LoadOptions(data, shots=12))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "row", "message"),
+    [
+        ("commonsense_qa", "commonsense_qa/dev_rand_split.jsonl", listed("x", "abcde", "F"), "the answer is 'F'"),
+        ("openbookqa", "openbookqa/test.jsonl", {"question": {"stem": "x"}, "answerKey": "A"}, "no 'choices'"),
+        ("arc_easy", "arc_easy/ARC-Easy-Test.jsonl", {"question": {"stem": 3}}, "'stem' is not a text"),
+        ("boolq", "boolq/dev.jsonl", {"question": "q", "passage": "p", "answer": "maybe"}, "'answer' is 'maybe'"),
+        ("boolq", "boolq/dev.jsonl", {"question": "q", "passage": "p", "answer": 2}, "not one of the 2 choices"),
+        ("winogrande", "winogrande/dev.jsonl", {"sentence": "no blank"}, "'sentence' has no '_'"),
+        ("winogrande", "winogrande/dev.jsonl", {"sentence": "_", "answer": "3"}, "the answer is '3'"),
+        ("hellaswag", "hellaswag/hellaswag_val.jsonl", {"endings": "abcd", "label": 0}, "not a list of texts"),
+        ("anli", "anli/R1/test.jsonl", {"context": "c", "hypothesis": "h", "label": "x"}, "the label is 'x'"),
+    ],
+)
+def test_a_malformed_row_is_named(name: str, path: str, row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """File, line, and what is wrong."""
+    data = write(tmp_path, {**GOLDEN[name].files, path: GOLDEN[name].files[path] + jsonl(row)})
+    with pytest.raises(UserError, match=f"{re.escape(path)}, line 2: .*{re.escape(message)}"):
+        get_task(name).load(LoadOptions(data))
+
+
+def test_malformed_labels_and_lists(tmp_path: Path) -> None:
+    """Too few labels, a label that is no choice, and a JSON file that is no list of answers."""
+    data = write(tmp_path, {**GOLDEN["piqa"].files, "piqa/valid-labels.lst": "1\n0\n"})
+    with pytest.raises(UserError, match=r"valid-labels.lst has 2 labels for 1 rows"):
+        get_task("piqa").load(LoadOptions(data))
+    write(data, {"piqa/valid-labels.lst": "2\n", "truthfulqa/mc_task.json": '{"question": "x"}'})
+    with pytest.raises(UserError, match="line 1: the right answer is not one of the 2 choices"):
+        get_task("piqa").load(LoadOptions(data))
+    with pytest.raises(UserError, match="entry 1: no 'mc2_targets'"):
+        get_task("truthfulqa_mc2").load(LoadOptions(data))
+    write(data, {"truthfulqa/mc_task.json": '[{"question": "x", "mc2_targets": {"a": 2}}]'})
+    with pytest.raises(UserError, match="does not say 0 or 1"):
+        get_task("truthfulqa_mc2").load(LoadOptions(data))
+
+
+@pytest.mark.parametrize("name", PUBLIC_ROWS)
+def test_all_public_rows(name: str, orin_data: Path) -> None:
+    """As many as the data's own list says, each with its own name."""
+    docs = get_task(name).load(LoadOptions(orin_data))
+    assert len(docs) == len({doc.id for doc in docs}) == PUBLIC_ROWS[name]
+    assert all(doc.target in doc.labels and len(doc.labels) == len(doc.choices) for doc in docs)

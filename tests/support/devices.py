@@ -1,0 +1,10 @@
+"""Devices that are not here."""
+
+from __future__ import annotations
+
+from orin_runner.machine.memory_formula import MIB
+from orin_runner.machine.memory_plan import DeviceMemory
+
+
+def memory(mib: int, *, cuda: bool = True) -> DeviceMemory:
+    return DeviceMemory("test", mib * MIB, unified=True, cuda=cuda, present=False, note="as given")

@@ -1,0 +1,118 @@
+"""Worker processes around the fake backend, some of which die on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from orin_runner.batching.packer import Budget
+from orin_runner.engine.engine import Engine
+from orin_runner.engine.prompt_rate import prompt_rate
+from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan
+from orin_runner.model.llama import ContextSettings
+from orin_runner.requests import Result
+from orin_runner.runner import Progress
+from orin_runner.workers.messages import Answers, Done, Job, Loaded, MeasurePromptRate, Planned
+from tests.support.fake_llama import FakeContext
+
+N_VOCAB = 32
+N_BATCH = 64
+
+
+def serve(
+    connection: Connection,
+    job: Job,
+    die_after: int | None = None,
+    how: int = signal.SIGABRT,
+    measured: str = "lives",
+    limit: int | None = None,
+) -> None:
+    """Answer requests with the fake; with ``die_after``, die once that many answers have been sent.
+
+    ``limit``: context tokens that memory allows, as the plan says; 0 for nothing.
+    """
+    settings = ContextSettings(600, max(8, int(N_BATCH * job.share)), 64, 64)
+    device = DeviceMemory("fake", 1 << 30, unified=True, cuda=False, present=True, note="")
+    plan = MemoryPlan(device, settings, 1, {}, (), (), job.needs.longest, fits=True)
+    connection.send(Planned(plan, job.needs.longest if limit is None else limit))
+    if limit == 0:
+        return
+    connection.send(Loaded(0.0, 0, 1, (), {}))
+    answered = 0
+    try:
+        while True:
+            requests = connection.recv()
+            if die_after == 0 or (measured == "dies" and isinstance(requests, MeasurePromptRate)):
+                os.kill(os.getpid(), how)
+            context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
+            if isinstance(requests, MeasurePromptRate):
+                connection.send(prompt_rate(context, settings.n_batch, min_seconds=0.0))
+                continue
+            engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
+            results: list[tuple[int, Result]] = []
+
+            def send(progress: Progress | None, results: list[tuple[int, Result]] = results) -> None:
+                nonlocal answered
+                answered += len(results)
+                connection.send(Answers(tuple(results), progress))
+                results.clear()
+                if die_after is not None and answered >= die_after:
+                    os.kill(os.getpid(), how)
+
+            for found in engine.run(requests, send):
+                results.append(found)  # noqa: PERF402 - sent meanwhile
+            connection.send(Answers(tuple(results), None))
+            connection.send(Done(engine.stats))
+    except EOFError:
+        pass
+
+
+def dies_twice(connection: Connection, job: Job) -> None:
+    """The first worker aborts, the second is killed, the third lives: told apart by the shrinking share."""
+    if job.share > 0.6:
+        serve(connection, job, 5, signal.SIGABRT)
+    elif job.share > 0.3:
+        serve(connection, job, 3, signal.SIGKILL)
+    else:
+        serve(connection, job)
+
+
+def dies_behind_the_last_answer(connection: Connection, job: Job) -> None:
+    """Answers forty requests, and aborts before it says that it is done."""
+    serve(connection, job, 40)
+
+
+def dies_when_measured(connection: Connection, job: Job) -> None:
+    """Answers everything, and aborts when it is asked for its limit."""
+    serve(connection, job, measured="dies")
+
+
+def dies_at_once(connection: Connection, job: Job) -> None:
+    """No worker ever answers; each leaves a line in the file that stands for the model."""
+    with Path(job.model).open("a", encoding="utf-8") as file:
+        file.write("started\n")
+    serve(connection, job, 0, signal.SIGABRT)
+
+
+def dies_while_loading(connection: Connection, job: Job) -> None:
+    """The first worker aborts before its model is loaded; the one with half the memory does not."""
+    if job.share > 0.6:
+        os.kill(os.getpid(), signal.SIGABRT)
+    serve(connection, job)
+
+
+def never_loads(_connection: Connection, _job: Job) -> None:
+    """Every worker aborts before its model is loaded."""
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def finds_less_memory(connection: Connection, job: Job) -> None:
+    """The first worker dies, and for the second there is memory for requests of 20 tokens."""
+    serve(connection, job, *((5,) if job.share > 0.6 else ()), limit=None if job.share > 0.6 else 20)
+
+
+def finds_no_memory(connection: Connection, job: Job) -> None:
+    """The first worker dies, and for the second there is no memory at all."""
+    serve(connection, job, *((5,) if job.share > 0.6 else ()), limit=None if job.share > 0.6 else 0)

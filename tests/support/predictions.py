@@ -1,0 +1,37 @@
+"""Predictions made by hand, and runs of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eval.runs.run import Run, RunWriter
+from eval.tasks.doc import Prediction
+
+
+def prediction(i: int, answer: str = "A", **changes: Any) -> Prediction:
+    """An item whose right answer is A."""
+    base = Prediction(
+        task="mmlu",
+        id=f"x/{i}",
+        group="even" if i % 2 == 0 else "odd",
+        prediction=answer,
+        target="A",
+        correct=answer == "A",
+        logprobs=(-0.5, -1.0),
+        text=None,
+        margin=0.5,
+        n_tokens=100 * (i + 1),
+        tokens_sha256="0" * 64,
+    )
+    return replace(base, **changes)
+
+
+def write(directory: Path, predictions: list[Prediction], **model: Any) -> Run:
+    """A run with a header of ``model``."""
+    with RunWriter(directory, {"model": model}) as writer:
+        for item in predictions:
+            writer.write(item)
+        writer.report({"tasks": {}})
+    return Run.open(directory)

@@ -1,0 +1,16 @@
+"""Samples of a run, made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval.runs.samples import Sample
+
+
+def row(part: int, seconds: float, **changes: Any) -> dict[str, Any]:
+    base = {"part": part, "seconds": seconds, "task": "t", "computed": 0, "computed_at": 0.0, "done": 0}
+    return {**base, **dict.fromkeys(("host_mib", "machine_mib", "gpu_mib", "watts")), **changes}
+
+
+def sample(part: int, seconds: float, **changes: Any) -> Sample:
+    return Sample(**row(part, seconds, **changes))

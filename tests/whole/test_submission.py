@@ -1,0 +1,94 @@
+"""``make submission`` gathers what was run, with its proof and the licences; and nothing of another model."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import convert, orin_run
+from tests.support.paths import ROOT, SUBMISSION
+
+GATHER = SUBMISSION / "gather.py"
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    out = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    assert convert(str(tiny), str(out)).returncode == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, gguf: Path) -> Path:
+    """A folder with one finished run in the challenge's form."""
+    folder = tmp_path_factory.mktemp("work")
+    done = orin_run("eval", "exam", "--model", str(gguf), "--limit", "8", "--out", str(folder / "runs" / "exam"))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def gather(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, GATHER, *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_everything_is_there(runs: Path, gguf: Path) -> None:
+    """The last run's result, the conversion's manifest, the recipe, and every component with version and licence."""
+    done = gather(runs, "--model", str(gguf))
+    assert done.returncode == 0, done.stderr
+    folder = runs / "build" / "submission"
+    names = {path.name for path in folder.iterdir()}
+    assert {"run_challenge.py", "Dockerfile", "requirements.txt", "README.md", "projection.md", "licences"} <= names
+    assert json.loads((folder / "tiny.gguf.manifest.json").read_text())["changed_values"] == 0
+    result = (folder / "RESULT.txt").read_text()
+    assert "0 values altered" in result
+    assert "s an item" in result
+    table = (folder / "COMPONENTS.md").read_text()
+    for package in ("llama-cpp-python", "numpy", "tokenizers", "transformers", "jinja2"):
+        row = re.search(rf"^\| {package} \| (\S+) \| (\w.+) \|$", table, re.MULTILINE)
+        assert row is not None, package
+        assert row[1] == version(package)
+    assert "| llama.cpp and ggml |" in table
+    assert "| torch |" not in table
+    assert "MIT" in (folder / "licences" / "llama-cpp-python" / "LICENSE.md").read_text()
+    with tarfile.open(runs / done.stdout.strip()) as archive:
+        assert {f"submission/{name}" for name in names} <= set(archive.getnames())
+
+
+def test_a_run_of_another_model_is_refused(runs: Path, tmp_path: Path, tiny: Path, gguf: Path) -> None:
+    """The manifest has to be that of the weights that were run; and there has to be a run."""
+    other = tmp_path / "other.gguf"
+    assert convert(str(tiny), str(other), "--window", "off").returncode == 0
+    done = gather(runs, "--model", str(other))
+    assert (done.returncode, "is not a run of" in done.stderr) == (2, True)
+    done = gather(tmp_path, "--model", str(gguf))
+    assert (done.returncode, "no finished challenge run" in done.stderr) == (2, True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = gather(runs, "--model", str(gguf), "--out", str(tmp_path / "mine"))
+    assert (done.returncode, "holds something else" in done.stderr) == (2, True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_the_recipe_pins_what_the_program_allows() -> None:
+    """Every requirement of the program has an exact version in the container, within its range."""
+    from packaging.requirements import Requirement
+
+    pinned = dict(
+        line.split("==") for line in (SUBMISSION / "requirements.txt").read_text().splitlines() if line[0] != "#"
+    )
+    text = (ROOT / "pyproject.toml").read_text()
+    block = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    extra = re.search(r"^convert = \[(.*?)\]", text, re.MULTILINE)
+    assert block
+    assert extra
+    wanted = [Requirement(found) for found in re.findall(r'"(.+?)"', block[1] + extra[1])]
+    assert len(wanted) > 8
+    for requirement in wanted:
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
