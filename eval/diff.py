@@ -8,15 +8,12 @@ from typing import Any
 
 from eval.intervals import mcnemar_p, mean_interval, paired_interval
 from eval.runs.prediction import Prediction
-from eval.runs.run import Run
+from eval.runs.run import SAME_TO_COMPARE, Run
 from orin_runner.errors import UserError
 
 SHOWN_FLIPS = 10
 MAX_DROP = 0.5
 """Points of average accuracy a run may lose: the challenge's rule."""
-
-COMPARABLE = {"shots": None, "scoring": None, "chat": False, "limit": None}
-"""Settings that must be equal, and what a run that does not name them was made with."""
 
 CAUSES = ("failed", "token_ids", "window", "near_tie", "unexplained")
 """What may explain a flip; the first that fits is its cause.
@@ -61,7 +58,7 @@ def align(run: Run, reference: Run) -> dict[str, list[Pair]]:
     Raises:
         UserError: the runs do not hold the same tasks and items, or asked in different ways.
     """
-    for name, default in COMPARABLE.items():
+    for name, default in SAME_TO_COMPARE.items():
         values = [r.header.get("settings", {}).get(name, default) for r in (run, reference)]
         if values[0] != values[1]:
             said = ["default" if value == default else "on" if value is True else str(value) for value in values]

@@ -99,10 +99,13 @@ def evaluate(
     if interrupted:  # perhaps after the last answer, in the self-check: the runner's statistics are not complete
         stats = replace(stats, sent=so_far.sent, unique=so_far.unique, computed=so_far.computed)
     ordered = [prediction for _, prediction in sorted(answers.predictions.items())]
+    spent = {**clocks, **prepared.clocks, **stats.clocks, "score": answers.seconds}
+    for stage in ("prefill", "decode"):  # where nothing was asked
+        spent.setdefault(stage, 0.0)
     section = task_report(
         ordered,
         token_counts(stats),
-        {**clocks, **prepared.clocks, "prefill": 0.0, "decode": 0.0, **stats.clocks, "score": answers.seconds},
+        spent,
         near_ties=sum(p.margin is not None and p.margin < stats.near_tie for p in ordered),
         noise=stats.noise,
         resumed=answers.resumed,

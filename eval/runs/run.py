@@ -23,6 +23,8 @@ RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
 DAMAGED = "run the evaluation again"
 SAME_TO_RESUME = ("engine", "settings")
 """Parts of the header that must be equal for a run to go on; the model's digest is the third."""
+SAME_TO_COMPARE = {"shots": None, "scoring": None, "chat": False, "limit": None}
+"""Settings that must be equal for two runs to be compared, and what a run that does not name them was made with."""
 
 
 class RunWriter:

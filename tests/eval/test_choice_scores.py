@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.encoding import encode_docs, predict
+from eval.encoding import encode_docs
 from eval.evaluate import prepare
-from eval.tasks import get_task
+from eval.predict import predict
+from eval.runs.prediction import Prediction
 from eval.tasks.base import LoadOptions, in_chat
-from eval.tasks.doc import Doc, Message, Prediction
+from eval.tasks.doc import Doc
+from eval.tasks.registry import get_task
 from orin_runner.errors import UserError
+from orin_runner.model.tokenizer import Message
 from orin_runner.requests import Scored, ScoreRequest, Tokens
 from tests.support.choice_rows import GOLDEN, choice_doc, write
 
@@ -108,7 +111,7 @@ def test_hellaswag_by_sum_characters_bytes_and_tokens() -> None:
     for target, metric in winners.items():
         again = scored(
             "hellaswag",
-            choice_doc("x", doc.choices, serve=target),
+            choice_doc("x", doc.choices, target=target),
             [[-4.0], [-5.0, 0.0], [-6.0, 0.0], [-8.0, 0, 0, 0]],
         )
         assert [name for name, value in again.scores.items() if value] == [metric]

@@ -12,10 +12,10 @@ import pytest
 
 from eval.diff import CAUSES, diff, diff_all
 from eval.intervals import mean_interval, paired_interval
+from eval.runs.prediction import Prediction
 from eval.runs.run import Run, RunWriter
-from eval.tasks.doc import Prediction
+from orin_runner.cli.diff import print_diff
 from orin_runner.cli.main import main
-from orin_runner.cli.show import print_diff
 from orin_runner.errors import UserError
 from tests.support.predictions import prediction, write
 

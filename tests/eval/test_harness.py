@@ -20,17 +20,19 @@ from lm_eval.models.huggingface import HFLM
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.encoding import encode_docs, predict
-from eval.harness import HarnessModel, evaluate_with_harness, greedy_arguments
-from eval.tasks import get_task
+from eval.encoding import encode_docs
+from eval.harness import HarnessModel, evaluate_with_harness, stops_and_bound
+from eval.predict import predict
+from eval.runs.prediction import Prediction
 from eval.tasks.base import LETTERS, LoadOptions
-from eval.tasks.doc import Doc, Prediction
+from eval.tasks.doc import Doc
+from eval.tasks.registry import get_task
 from orin_runner.cli.launch import start
 from orin_runner.console import Notes
-from orin_runner.engine.engine import Progress
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer, _compile
+from orin_runner.requests import Unfit
 from tests.support.checkpoints import llama
 from tests.support.commands import orin_run
 from tests.support.harness import asked, local_config, local_task
@@ -79,9 +81,9 @@ def predictions(gguf: GGUFFile, task: str, docs: Sequence[Doc]) -> list[Predicti
     requests = [question.request for question in questions]
     found: dict[int, Prediction] = {}
     with start(Notes(), gguf, requests, None) as runner:
-        for event in runner.run(requests):
-            if not isinstance(event, Progress):
-                found[event[0]] = predict(get_task(task), questions[event[0]], event[1], tokenizer)
+        for i, result in runner.run(requests):
+            assert not isinstance(result, Unfit)
+            found[i] = predict(get_task(task), questions[i], result, tokenizer)
     return [found[i] for i in range(len(docs))]
 
 
@@ -248,7 +250,7 @@ def test_what_memory_cannot_hold_is_refused(gguf: GGUFFile) -> None:
     """No request is cut because of memory: that would change its answer."""
 
     class Small:
-        limit = 4
+        max_context = 4
 
         def close(self) -> None:
             pass
@@ -270,12 +272,12 @@ def test_what_memory_cannot_hold_is_refused(gguf: GGUFFile) -> None:
 def test_only_greedy_generation_is_taken(arguments: dict[str, Any], named: str) -> None:
     """Sampling, beams and penalties are refused by name."""
     with pytest.raises(UserError, match=named):
-        greedy_arguments(arguments)
+        stops_and_bound(arguments)
 
 
 def test_sampling_arguments_without_sampling_are_harmless() -> None:
     """``do_sample: false`` decides, as in transformers."""
-    assert greedy_arguments({"do_sample": False, "temperature": 0.0, "top_p": 0.9, "until": "."}) == (["."], 256)
+    assert stops_and_bound({"do_sample": False, "temperature": 0.0, "top_p": 0.9, "until": "."}) == (["."], 256)
 
 
 def test_the_command_gives_our_own_tasks_number(tmp_path: Path, gguf: GGUFFile) -> None:

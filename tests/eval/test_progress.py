@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.encoding import Question, unanswered
-from eval.evaluate import Prepared, Status, evaluate
-from eval.runs.run import Prediction, RunWriter
-from eval.tasks import get_task
+from eval.encoding import Question
+from eval.evaluate import Prepared, evaluate
+from eval.predict import unanswered
+from eval.progress import Status
+from eval.runs.prediction import Prediction
+from eval.runs.run import RunWriter
 from eval.tasks.base import Task
 from eval.tasks.doc import Doc
+from eval.tasks.registry import get_task
 from orin_runner.batching.packer import Budget
-from orin_runner.engine.engine import Engine, Progress, RunStats
+from orin_runner.engine.engine import Engine
 from orin_runner.requests import GenerateRequest, Request, Result, Scored, ScoreRequest, Unfit
+from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
 from tests.support.fake_llama import FakeContext
 
 
@@ -44,16 +48,28 @@ def test_how_much_is_done(done: int, computed: int, unique: int, resumed: int, s
     assert Status(done, 0, 10, computed, unique, 500, resumed).share == pytest.approx(share)
 
 
+def test_the_words_of_a_task() -> None:
+    """By hand: 3 of 4 right, 2 of them answered now in 8 s, 75 of 300 tokens sent must be computed."""
+    status = Status(done=4, right=3, items=10, computed=50, unique=75, sent=300, resumed=2)
+    assert status.words(8.0) == "4/10 items, 75.0% right, 0.2 items/s, 75% of tokens saved"
+    # Nothing answered or counted yet: nothing is said of it.
+    assert Status(0, 0, 10, 0, 0, 0, 0).words(0.0) == "0/10 items"
+
+
 class Answering:
-    """Answers B to everything, after a batch of tokens each."""
+    """Answers B to everything, with a batch of tokens each."""
+
+    max_context = 64
 
     def __init__(self) -> None:
         self.stats = RunStats()
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result] | Progress]:
+    def run(
+        self, requests: Sequence[Request], on_progress: OnProgress = no_progress
+    ) -> Iterator[tuple[int, Result | Unfit]]:
         for i, _ in enumerate(requests):
-            yield Progress(10 * (i + 1), 20, 40)
             yield i, Scored(tuple(np.array([x]) for x in (-2.0, -1.0, -3.0, -4.0, -5.0)), (False,) * 5)
+            on_progress(Progress(10 * (i + 1), 20, 40))
 
 
 class NoText:
@@ -63,8 +79,10 @@ class NoText:
 class CheckingItself(Answering):
     """Answers, except the last one, for which memory is short, and gets a Ctrl-C in its self-check."""
 
-    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result | Unfit] | Progress]:
-        yield from super().run(requests[:-1])
+    def run(
+        self, requests: Sequence[Request], on_progress: OnProgress = no_progress
+    ) -> Iterator[tuple[int, Result | Unfit]]:
+        yield from super().run(requests[:-1], on_progress)
         yield len(requests) - 1, Unfit("needs 9 tokens of context, memory now allows 8")
         raise KeyboardInterrupt
 
@@ -122,5 +140,5 @@ def test_evaluate_says_where_it_is(tmp_path: Path) -> None:
         said.clear()
         with RunWriter(tmp_path, header, resume=len(part) > 1) as writer:
             evaluate(Prepared(task, part, {}), NoText(), Answering(), writer, {}, said.append)  # type: ignore[arg-type]
-    assert [(s.done, s.right, s.resumed) for s in said] == [(1, 1, 1), (2, 2, 1), (2, 2, 1), (3, 2, 1)]
+    assert [(s.done, s.right, s.resumed) for s in said] == [(2, 2, 1), (2, 2, 1), (3, 2, 1), (3, 2, 1)]
     assert said[-1] == Status(done=3, right=2, items=3, computed=20, unique=20, sent=40, resumed=1)

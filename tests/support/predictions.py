@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eval.runs.prediction import Prediction
 from eval.runs.run import Run, RunWriter
-from eval.tasks.doc import Prediction
 
 
 def prediction(i: int, answer: str = "A", **changes: Any) -> Prediction:

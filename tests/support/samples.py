@@ -13,4 +13,4 @@ def row(part: int, seconds: float, **changes: Any) -> dict[str, Any]:
 
 
 def sample(part: int, seconds: float, **changes: Any) -> Sample:
-    return Sample(**row(part, seconds, **changes))
+    return Sample.from_json(row(part, seconds, **changes))

@@ -9,8 +9,8 @@ import pytest
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.runs.run import Run
-from eval.tasks import TASKS, get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.registry import TASKS, get_task
 from orin_runner.errors import UserError
 from tests.support.commands import orin_run
 

@@ -11,8 +11,8 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.encoding import encode_docs
 from eval.runs.run import Run
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.registry import get_task
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Generated, GenerateRequest, context_tokens

@@ -18,14 +18,15 @@ from tokenizers import Tokenizer as HFTokenizer
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.diff import diff
-from eval.encoding import encode_docs, predict
+from eval.encoding import encode_docs
 from eval.evaluate import prepare
+from eval.predict import predict
 from eval.reference import Reference, evaluate_reference
 from eval.runs.run import Run, RunWriter
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
 from eval.tasks.doc import Doc
 from eval.tasks.exam import FILE
+from eval.tasks.registry import get_task
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from tests.support.commands import orin_run

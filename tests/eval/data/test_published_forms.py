@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from eval.tasks import TASKS, get_task
 from eval.tasks.base import LoadOptions
 from eval.tasks.bbh import SUBTASKS
 from eval.tasks.doc import Doc
 from eval.tasks.mmlu import SUBJECTS
+from eval.tasks.registry import TASKS, get_task
 from orin_runner.errors import UserError
 from tests.support import hub_rows
 from tests.support.choice_rows import GOLDEN, jsonl, listed, write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from eval.report.page import calibration, margins, render, view, wilson
 from eval.report.section import task_report
+from eval.runs.prediction import Prediction
 from eval.runs.run import Run, RunWriter
 from eval.runs.samples import SAMPLES, Sample, summary
-from eval.tasks.doc import Prediction
 from orin_runner.cli.main import app
-from orin_runner.cli.report import write_report
+from orin_runner.cli.result import write_report
 from orin_runner.errors import UserError
+from orin_runner.machine.sensors import Reading
 from tests.support import browser
 from tests.support.paths import REFERENCE
 
@@ -52,7 +53,7 @@ def item(i: int, **changes: Any) -> Prediction:
 
 def write(directory: Path, items: list[Prediction], *, header: dict[str, Any] | None = None, **report: Any) -> Run:
     """A run of one task with a report as ``orin-run eval`` writes it."""
-    clocks = {"start": 0.25, "load": 1.5, "data": 0.5, "tokenize": 0.25, "prefill": 7.0, "score": 0.25}
+    clocks = {"start": 0.25, "load": 1.5, "data": 0.5, "tokenize": 0.25, "prefill": 7.25, "score": 0.25}
     section = task_report(items, {"sent": 9000, "unique": 4500, "computed": 4600}, clocks, 1, 0.01)
     with RunWriter(directory, header or {"engine": "llama.cpp", "model": {"name": "m.gguf"}}) as writer:
         for prediction in items:
@@ -65,11 +66,11 @@ def metered(run: Run, seconds: int = 20, *, known: bool = True, unified: bool = 
     """``run`` with samples of a resumed run; ``known``: GPU memory and power, too."""
     gpu, watts = (2800.0, 250.0) if known else (None, None)
     samples = [
-        Sample(part, float(t), "t", 90 * t, float(t), t, 400.0 + t, 9000.0 + t, gpu, watts)
+        Sample(part, float(t), "t", 90 * t, float(t), t, Reading(400.0 + t, 9000.0 + t, gpu, watts))
         for part in range(2)
         for t in range(seconds)
     ]
-    lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
+    lines = "".join(json.dumps(sample.to_json()) + "\n" for sample in samples)
     (run.directory / SAMPLES).write_text(lines, encoding="utf-8")
     measured = summary(samples, unified=unified, power_source="nvidia-smi power.draw" if known else None)
     report = {**run.report, "measured": measured}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.evaluate import device_section
-from eval.report.section import accuracy_table, mean_and_error, share_of_limit, task_report
-from orin_runner.engine.engine import RunStats
-from orin_runner.engine.executor import DecodeStats
+from eval.report.section import accuracy_table, device_section, mean_and_error, share_of_prompt_rate, task_report
+from orin_runner.runner import DecodeStats, RunStats
 from tests.support.predictions import prediction
 
 
@@ -39,11 +37,13 @@ def test_the_challenge_clocks() -> None:
     assert report["computed_tokens_per_s"] == pytest.approx(200)
 
 
-def test_the_rate_counts_the_time_in_which_answers_were_judged() -> None:
-    """The device was computing then; 4 + 0.25 + 0.75 s."""
+@pytest.mark.parametrize(("score", "rate"), [(0.75, 200), (5.0, 170)])
+def test_the_time_in_which_answers_were_judged_is_counted_once(score: float, rate: float) -> None:
+    """The device was computing then, for 4 + 0.25 s; where judging took longer, that is how long it took."""
     tokens = {"sent": 1, "unique": 1, "computed": 850, "checked": 0}
-    report = task_report([prediction(0)], tokens, {"prefill": 4.0, "decode": 0.25, "score": 0.75}, 0, 0.0)
-    assert report["computed_tokens_per_s"] == pytest.approx(170)
+    report = task_report([prediction(0)], tokens, {"prefill": 4.0, "decode": 0.25, "score": score}, 0, 0.0)
+    assert report["computed_tokens_per_s"] == pytest.approx(rate)
+    assert report["clocks"]["challenge 2024"] == pytest.approx(850 / rate)
 
 
 def test_the_share_is_of_what_is_computed_for_the_answers() -> None:
@@ -51,6 +51,6 @@ def test_the_share_is_of_what_is_computed_for_the_answers() -> None:
     clocks = {"prefill": 0.5, "check": 3.0, "decode": 6.5}
     stats = RunStats(clocks=clocks, settle_s=5.0, device=DecodeStats(tokens=900), checked=5000)
     section = {"device": device_section(stats)}
-    assert share_of_limit(section, 500.0) == pytest.approx(0.9)
-    assert share_of_limit({"device": device_section(RunStats())}, 500.0) is None
-    assert share_of_limit({}, 500.0) is None, "a run of the reference"
+    assert share_of_prompt_rate(section, 500.0) == pytest.approx(0.9)
+    assert share_of_prompt_rate({"device": device_section(RunStats())}, 500.0) is None
+    assert share_of_prompt_rate({}, 500.0) is None, "a run of the reference"

@@ -51,7 +51,7 @@ def test_a_meter_writes_where_the_run_is(tmp_path: Path) -> None:
         (4.0, "b", 0, 4.0, 0),
         (5.0, "b", 0, 4.0, 0),
     ]
-    assert {(s.host_mib, s.machine_mib, s.gpu_mib, s.watts) for s in found} == {(1.0, 2.0, 3.0, 4.0)}
+    assert {s.reading for s in found} == {Reading(1.0, 2.0, 3.0, 4.0)}
     assert sensors.closed
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from eval.runs.prediction import Prediction
 from eval.runs.run import Run, RunWriter
-from eval.tasks.doc import Prediction
 from orin_runner.errors import UserError
 
 HEADER: dict[str, Any] = {"engine": "x", "time": "now", "model": {"sha256": "m"}, "settings": {"limit": None}}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from eval.tasks import TASKS, get_task
 from eval.tasks.base import LoadOptions
 from eval.tasks.doc import Doc
 from eval.tasks.multiple_choice import MultipleChoice
+from eval.tasks.registry import TASKS, get_task
 from orin_runner.errors import UserError
 from tests.support.choice_rows import GOLDEN, jsonl, listed, write
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
 from eval.tasks.bbh import SUBTASKS
 from eval.tasks.doc import Doc
+from eval.tasks.registry import get_task
 
 lm_eval = pytest.importorskip("lm_eval")
 HARNESS = Path(lm_eval.__file__).parent / "tasks"

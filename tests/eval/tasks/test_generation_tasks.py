@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
 from eval.tasks.bbh import SUBTASKS, answers_in
 from eval.tasks.doc import Doc
+from eval.tasks.registry import get_task
 from orin_runner.errors import UserError
 
 COT = """CANARY do not train on this

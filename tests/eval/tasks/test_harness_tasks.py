@@ -17,12 +17,13 @@ from lm_eval.api.task import ConfigurableTask
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.encoding import cut_before, encode_docs, predict
-from eval.harness import greedy_arguments
-from eval.tasks import get_task
+from eval.encoding import encode_docs
+from eval.harness import stops_and_bound
+from eval.predict import cut_before, predict
 from eval.tasks.base import LETTERS, LoadOptions
 from eval.tasks.doc import Doc
 from eval.tasks.mmlu import SUBJECTS
+from eval.tasks.registry import get_task
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Scored
@@ -97,7 +98,7 @@ def our_requests(doc: Doc) -> list[tuple[Any, ...]]:
 def their_requests(task: ConfigurableTask) -> list[list[tuple[Any, ...]]]:
     if task.OUTPUT_TYPE == "multiple_choice":
         return asked(task)
-    return [[(prompt, *greedy_arguments(arguments))] for ((prompt, arguments),) in asked(task)]
+    return [[(prompt, *stops_and_bound(arguments))] for ((prompt, arguments),) in asked(task)]
 
 
 def our_target(doc: Doc) -> object:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
-from eval.tasks.challenge import choices_in
 from eval.tasks.mmlu import SUBJECTS
+from eval.tasks.registry import get_task
 from orin_runner.errors import UserError
+from orin_runner.model.candidates import choices_in
 
 CONTENT = "\nRead.\n\nquestion: Gas can fill any container, and liquid\nchoices: ['is standard', \"isn't\", 'uses']\n"
 

@@ -105,7 +105,7 @@ def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
 def test_a_run_is_metered(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with a Jetson's rails: its watts in samples, report, page and print, and how far the run was."""
     sysfs = rails(tmp_path / "sys", AGX_ORIN)
-    monkeypatch.setattr("orin_runner.cli.main.find_sensors", lambda *, cuda: find_sensors(cuda=cuda, ina3221=sysfs))
+    monkeypatch.setattr("orin_runner.cli.eval.find_sensors", lambda *, cuda: find_sensors(cuda=cuda, ina3221=sysfs))
     out = tmp_path / "run"
     done = CliRunner().invoke(
         app, ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(gguf), "--out", str(out)]
@@ -114,7 +114,7 @@ def test_a_run_is_metered(gguf: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     run = Run.open(out)
     assert run.samples[-1].done == 8
     assert run.samples[-1].computed > 0
-    assert {sample.watts for sample in run.samples} == {27.2}
+    assert {sample.reading.watts for sample in run.samples} == {27.2}
     assert run.report["measured"]["mean_watts"] == 27.2
     assert run.report["measured"]["power_source"] == "INA3221 VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
     assert "power 27.2 W on average, 27.2 W at most" in done.stdout

@@ -9,10 +9,11 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from eval.encoding import cut_before, encode_docs
+from eval.encoding import encode_docs
+from eval.predict import cut_before
 from eval.reference import Reference
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.registry import get_task
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.model.tokenizer import Tokenizer

@@ -13,8 +13,8 @@ from convert.convert import Options, convert
 from convert.vocab.vocabulary import read_vocabulary
 from eval.encoding import encode_docs
 from eval.reference import HFEncoder
-from eval.tasks import get_task
 from eval.tasks.base import LoadOptions
+from eval.tasks.registry import get_task
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Model

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orin_runner.cli.report import add_limit
+from orin_runner.cli.result import add_prompt_rate
 from orin_runner.console import Notes
 from orin_runner.engine.prompt_rate import PromptRate
 
@@ -19,9 +19,9 @@ def test_a_limit_that_was_not_measured_is_not_claimed(capsys: pytest.CaptureFixt
 
     for measure in (interrupted, lambda: None):
         report: dict[str, Any] = {"tasks": {"t": {"device": {"answer_tokens": 900, "answer_s": 2.0}}}}
-        add_limit(report, measure, Notes())
+        add_prompt_rate(report, measure, Notes())
         assert report == {"tasks": {"t": {"device": {"answer_tokens": 900, "answer_s": 2.0}}}}
         assert "was not measured" in capsys.readouterr().err
-    add_limit(report, lambda: PromptRate(1500, 3.0, 3), Notes())
+    add_prompt_rate(report, lambda: PromptRate(1500, 3.0, 3), Notes())
     assert report["tasks"]["t"]["share_of_prompt_rate"] == pytest.approx(0.9)
     assert report["prompt_rate"]["tokens_per_s"] == 500

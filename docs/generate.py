@@ -1,0 +1,130 @@
+"""Writes ``docs/tasks.md`` from the registry of tasks and ``docs/cli.md`` from every command's ``--help``.
+
+    python docs/generate.py
+
+``tests/docs/test_generated.py`` fails where a file is not what this gives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import typer
+
+from eval.tasks.base import Task
+from eval.tasks.multiple_choice import MultipleChoice
+from eval.tasks.registry import ALL
+from orin_runner.cli.main import app
+
+DOCS = Path(__file__).resolve().parent
+WIDTH = 100
+"""Columns of the help pages."""
+ORIN_RUN = (sys.executable, "-m", "orin_runner")
+CONVERT = (sys.executable, "-m", "convert")
+
+TASKS_HEAD = """# Tasks
+
+Written by `python docs/generate.py` from `eval/tasks/`; do not edit.
+
+`orin-run tasks` prints this table, with `--data FOLDER` also the rows that are there. What `--data` accepts:
+[usage.md](usage.md#give-it-the-data).
+
+* Shots: worked examples before each question, as the task has them by default; in the second column as `--shots phi3`
+  has them, after table 1 of Phi-3's report (arXiv:2404.14219).
+* Scoring: `letters` compares the log-probabilities of the answer letters, `text` those of whole choices, `masses` the
+  probability on all true answers, and `generate` judges a greedy text. `*`: `--scoring letters|text` changes it; all
+  other tasks refuse that option (`winogrande` and `truthfulqa_mc2` take `text`, which changes nothing).
+* Metrics: the first one is the task's accuracy.
+"""
+
+CLI_HEAD = f"""# Command line
+
+Written by `python docs/generate.py` from `--help` at 100 columns (typer {version("typer")}); do not edit. Exit
+statuses: [run-folder.md](run-folder.md#exit-statuses).
+"""
+
+TEXT_TASKS = {"bbh", "bbh_direct", "challenge", "drop", "gsm8k"}
+"""Tasks that are answered by a greedy text."""
+OWN_SCORING = {"exam": "generate, letters", "mmlu": "letters", "truthfulqa_mc2": "masses"}
+NO_LETTERS = {"winogrande", "truthfulqa_mc2"}
+"""Multiple-choice tasks that refuse ``--scoring letters``."""
+
+
+def scoring_of(task: Task) -> str:
+    """How a task's answers are compared; ``*`` where ``--scoring`` changes it."""
+    if task.name in OWN_SCORING:
+        own = OWN_SCORING[task.name]
+    elif task.name in TEXT_TASKS:
+        own = "generate"
+    else:
+        assert isinstance(task, MultipleChoice), f"{task.name}: docs/generate.py does not know how it is scored"
+        own = task.scoring
+    return own + (" *" if isinstance(task, MultipleChoice) and task.name not in NO_LETTERS else "")
+
+
+def tasks_page() -> str:
+    """``docs/tasks.md``."""
+    names = ("task", "title", "metrics", "shots", "Phi-3's", "scoring", "licence", "source")
+    rows = [names, ("---",) * len(names)]
+    for task in ALL:
+        phi3 = "" if task.phi3_shots is None else str(task.phi3_shots)
+        shots = (str(task.default_shots), phi3)
+        link = f"[{task.name}](#{task.name})"
+        rows.append((link, task.title, ", ".join(task.metrics), *shots, scoring_of(task), task.licence, task.source))
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return f"{TASKS_HEAD}\n{table}\n" + "".join(_section(task) for task in ALL)
+
+
+def _section(task: Task) -> str:
+    """What the docstring of a task's module says; the second of two tasks in a module points to the first."""
+    module = inspect.getmodule(type(task))
+    assert module is not None
+    assert module.__doc__ is not None, f"{module.__name__} has no docstring"
+    first = next(other for other in ALL if inspect.getmodule(type(other)) is module)
+    file = f"[{Path(str(module.__file__)).name}](../{module.__name__.replace('.', '/')}.py)"
+    body = _markdown(module.__doc__) if first is task else f"See [{first.name}](#{first.name}).\n"
+    return f"\n## {task.name}\n\n{task.title}: {task.metric}.\nModule: {file}.\n\n{body}"
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring as Markdown: literals in single backquotes, indented rows as a code block."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(docstring).splitlines():
+        code = line.startswith("    ")
+        lines.append(line if code else line.replace("``", "`"))
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """``docs/cli.md``."""
+    commands = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    pages = [("orin-run", ORIN_RUN), *((f"orin-run {name}", (*ORIN_RUN, name)) for name in commands)]
+    pages.append(("python -m convert", CONVERT))
+    blocks = (f"\n## {title}\n\n```text\n{_help(command)}\n```\n" for title, command in pages)
+    return CLI_HEAD + "".join(blocks)
+
+
+def _help(command: tuple[str, ...]) -> str:
+    """The help of a command, without colours and the blanks that rich pads lines with."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "GITHUB_ACTIONS"}}
+    environment = {**kept, "COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run(
+        [*command, "--help"], capture_output=True, encoding="utf-8", check=True, cwd=DOCS.parent, env=environment
+    )
+    text = done.stdout.replace("python -m orin_runner", "orin-run")
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
+
+
+def main() -> None:
+    """Write both files."""
+    for name, page in (("tasks.md", tasks_page), ("cli.md", cli_page)):
+        (DOCS / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
