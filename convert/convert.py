@@ -51,7 +51,7 @@ def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report 
 
     Raises:
         UserError: unsupported or incomplete checkpoint, lossy type, too little disk.
-        RuntimeError: the written file does not hold the checkpoint's values (disk or memory failure, or a bug).
+        RunError: the written file does not hold the checkpoint's values (disk or memory failure, or a bug).
     """
     if out.is_dir():
         raise UserError(f"{out} is a folder", "name the file to write, such as model.gguf")

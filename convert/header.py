@@ -18,6 +18,7 @@ from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, GGUFWr
 from convert.checkpoint import DTYPES
 from convert.layouts.layout import Layout
 from convert.vocab.vocabulary import Vocabulary
+from orin_runner.errors import RunError
 from orin_runner.model import gguf_keys
 
 FILE_TYPES = {"F16": LlamaFileType.MOSTLY_F16, "BF16": LlamaFileType.MOSTLY_BF16, "F32": LlamaFileType.ALL_F32}
@@ -99,12 +100,12 @@ def stamp(path: Path, digests: dict[str, str]) -> None:
         digests: 64 hexadecimal digits by key of ``PLACEHOLDERS``.
 
     Raises:
-        RuntimeError: a placeholder is not there.
+        RunError: a placeholder is not there.
     """
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
         for key, digest in digests.items():
             at = data.find(PLACEHOLDERS[key].encode(), data.find(key.encode()))
             if at < 0:
-                raise RuntimeError(f"{path} has no placeholder for {key}")
+                raise RunError(f"{path} has no placeholder for {key}")
             data[at : at + 64] = digest.encode()
         data.flush()

@@ -17,6 +17,7 @@ from convert.conversion import Conversion, Report
 from convert.exactness import compare
 from convert.layouts.layout import OutputTensor
 from convert.manifest import TensorRecord
+from orin_runner.errors import RunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,12 @@ def verify(path: Path, conversion: Conversion, report: Report) -> Verified:
 
     Raises:
         UserError: a shard ends within a tensor.
-        RuntimeError: the file does not hold the tensors and values it should.
+        RunError: the file does not hold the tensors and values it should.
     """
     layout, types = conversion.layout, conversion.types
     entries = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     if set(entries) != {t.name for t in layout.tensors} | {added.name for added in layout.added}:
-        raise RuntimeError(f"{path} does not hold the tensors it should")
+        raise RunError(f"{path} does not hold the tensors it should")
     source_sha256: dict[str, str] = {}
     records: dict[str, TensorRecord] = {}
     with ThreadPoolExecutor(max_workers=2) as pool:  # hashing releases the interpreter lock
@@ -75,14 +76,14 @@ def verify(path: Path, conversion: Conversion, report: Report) -> Verified:
                 report("verify", tensor.name, stored.nbytes)
             source_sha256[name] = source_digest.result()
             if not np.all(covered == 1):
-                raise RuntimeError(f"rows of {name} are lost or stand in {path} twice")
+                raise RunError(f"rows of {name} are lost or stand in {path} twice")
     for added in layout.added:
         values = entries[added.name].data
         if not np.array_equal(values, np.full(added.shape, added.value, dtype=np.float32)):
-            raise RuntimeError(f"{path}: added tensor {added.name} is not what it should be")
+            raise RunError(f"{path}: added tensor {added.name} is not what it should be")
     changed = sum(record.changed for record in records.values())
     if changed != conversion.altered:
-        raise RuntimeError(f"{changed} values of {path} differ from the checkpoint's, not {conversion.altered}")
+        raise RunError(f"{changed} values of {path} differ from the checkpoint's, not {conversion.altered}")
     return Verified(source_sha256, [records[tensor.name] for tensor in layout.tensors])
 
 
@@ -90,7 +91,7 @@ def _read_back(path: Path, entry: ReaderTensor, tensor: OutputTensor, type_name:
     """The raw values of a tensor of the written file, in the layout's shape."""
     shape = tuple(reversed([int(n) for n in entry.shape]))
     if entry.tensor_type != GGMLQuantizationType[type_name] or shape != tensor.shape:
-        raise RuntimeError(f"{path}: tensor {tensor.name} has type {entry.tensor_type.name}, shape {shape}")
+        raise RunError(f"{path}: tensor {tensor.name} has type {entry.tensor_type.name}, shape {shape}")
     values: Bits = np.fromfile(path, DTYPES[type_name], math.prod(shape), offset=int(entry.data_offset))
     return values.reshape(shape)
 

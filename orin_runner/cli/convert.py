@@ -114,4 +114,4 @@ def _print_summary(notes: Notes, manifest: Manifest, target: Path) -> None:
 
 def main() -> None:
     """Entry point."""
-    exits.run(partial(typer.run, convert_command), hint="nothing was written", failure=RuntimeError)
+    exits.run(partial(typer.run, convert_command), hint="nothing was written")

@@ -9,7 +9,7 @@ from orin_runner.console import Notes
 from orin_runner.errors import RunError, UserError, os_error_line
 
 
-def run(program: Callable[[], object], hint: str | None = None, failure: type[Exception] = RunError) -> None:
+def run(program: Callable[[], object], hint: str | None = None) -> None:
     """Run ``program``. An error ends it with one line on stderr; any other exception is a bug and keeps its traceback.
 
     Exit statuses: 2 for what the user can mend and for errors of the system, 1 for a run that failed, 130 for Ctrl-C.
@@ -17,7 +17,6 @@ def run(program: Callable[[], object], hint: str | None = None, failure: type[Ex
     Args:
         program: a command line.
         hint: what to say of errors that are not the user's.
-        failure: the base of the errors that are no bug and that the user cannot mend.
     """
     try:
         program()
@@ -25,7 +24,7 @@ def run(program: Callable[[], object], hint: str | None = None, failure: type[Ex
         _end(2, error.message, error.hint)
     except OSError as error:
         _end(2, os_error_line(error), hint)
-    except (failure, MemoryError) as error:
+    except (RunError, MemoryError) as error:
         _end(1, str(error), hint)
     except KeyboardInterrupt:
         _end(130, "interrupted", hint)

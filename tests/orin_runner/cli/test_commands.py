@@ -74,7 +74,7 @@ def spoil(run: Path) -> None:
 
 
 def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
-    """``report.json`` and ``predictions.jsonl`` as docs/design.md promises."""
+    """``report.json`` and ``predictions.jsonl`` as docs/run-folder.md promises."""
     out = tmp_path / "run"
     done = orin_run("eval", "exam", "--limit", "8", "--model", str(gguf), "--out", str(out), "--json")
     printed = json.loads(done.stdout)
