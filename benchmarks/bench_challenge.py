@@ -95,12 +95,12 @@ def main() -> None:
         f"{platform.machine()}, {llama.devices()[-1].description}, {cpu_threads()} threads, llama-cpp-python "
         f"{llama.version()}, torch {torch.__version__}, transformers {transformers.__version__}, orin-run {__version__}"
     )
-    texts = [doc for doc in Exam().load(LoadOptions()) if doc.mode == "generate"]
+    texts = [doc for doc in Exam().load(LoadOptions()).docs if doc.mode == "generate"]
     compare("exam, tiny trained model", TINY, spread(texts, args.items), args.rounds)
     if args.data is None:
         print("the public questions are left out: neither ORIN_DATA nor --data names their folder")
         return
-    public = Challenge().load(LoadOptions(Path(args.data) / "cechallenge2024" / "test_dataset.jsonl"))
+    public = Challenge().load(LoadOptions(Path(args.data) / "cechallenge2024" / "test_dataset.jsonl")).docs
     public = [replace(doc, max_new_tokens=args.new_tokens) for doc in public]
     with tempfile.TemporaryDirectory() as folder:
         compare("public questions, random model of 97 M parameters", make_model(Path(folder)), public, args.rounds)

@@ -41,7 +41,7 @@ THEIRS = "transformers generate, batch 1, bf16, sdpa"
 
 def forced(gguf: Path, data: Path, limit: int | None, new_tokens: int) -> list[GenerateRequest]:
     """The questions of ``data`` as requests without stop tokens."""
-    docs = Challenge().load(LoadOptions(data, limit))
+    docs = Challenge().load(LoadOptions(data, limit)).docs
     requests = []
     for question in encode_docs(docs, Tokenizer.from_gguf(GGUFFile.open(gguf))):
         assert isinstance(question.request, GenerateRequest)

@@ -87,7 +87,7 @@ def main() -> None:
     tokenizer = Tokenizer.from_gguf(file)
     tasks: dict[str, list[Request]] = {}
     for name in ("mmlu", "hellaswag"):
-        docs = get_task(name).load(LoadOptions(args.data, args.questions))
+        docs = get_task(name).load(LoadOptions(args.data, args.questions)).docs
         tasks[name] = [question.request for question in encode_docs(docs, tokenizer)]
     gpu = any(device.is_gpu for device in llama.devices())
     found: dict[tuple[str, tuple[int, int, int]], list[Measured]] = {}

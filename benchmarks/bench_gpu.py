@@ -153,7 +153,7 @@ def _prompts(bench: Bench, task: str, limit: int) -> list[np.ndarray]:
     from orin_runner.model.gguf_file import GGUFFile
     from orin_runner.model.tokenizer import Tokenizer
 
-    docs = get_task(task).load(LoadOptions(bench.args.data, limit))
+    docs = get_task(task).load(LoadOptions(bench.args.data, limit)).docs
     tokenizer = Tokenizer.from_gguf(GGUFFile.open(bench.model))
     return [question.request.prompt for question in encode_docs(docs, tokenizer)]
 

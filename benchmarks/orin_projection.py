@@ -52,7 +52,7 @@ def main() -> None:
     counts = {}
     answers = 0.0
     for title, name, data in (("30 public prompts", "challenge", public), ("MMLU, 5-shot", "mmlu", args.data)):
-        requests = [question.request for question in encode_docs(get_task(name).load(LoadOptions(data)), encoder)]
+        requests = [question.request for question in encode_docs(get_task(name).load(LoadOptions(data)).docs, encoder)]
         counts[title] = (len(requests), *tokens_of(requests))
         if name == "challenge":
             texts = [r.candidates for r in requests if isinstance(r, GenerateRequest)]

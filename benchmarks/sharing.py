@@ -49,8 +49,8 @@ def main() -> None:
     arguments = parser.parse_args()
     tokenizer = open_tokenizer(arguments.tokenizer or arguments.data / "tokenizers" / "phi-3-medium")
     options = load_options(arguments.data, None, arguments.shots, None, chat=False)
-    print("| task | rows | prompts | tokens sent | unique | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| task | split | rows | prompts | tokens sent | unique | ratio |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for task in [get_task(name) for name in arguments.tasks] or TASKS.values():
         try:
             item = prepare(task, options, tokenizer, NO_BOUND)
@@ -62,8 +62,8 @@ def main() -> None:
         wanted = WantedTokens(requests)
         texts = [request.prompt for request in requests if isinstance(request, GenerateRequest)]
         unique, sent = TokenTree([*wanted.paths, *texts]).n_unique, wanted.sent + sum(map(len, texts))
-        row = (task.name, len(requests), prompts, sent, unique, sent / unique)
-        print("| {} | {:,} | {:,} | {:,} | {:,} | {:.2f} |".format(*row), flush=True)
+        row = (task.name, item.split or "", len(requests), prompts, sent, unique, sent / unique)
+        print("| {} | {} | {:,} | {:,} | {:,} | {:,} | {:.2f} |".format(*row), flush=True)
 
 
 if __name__ == "__main__":

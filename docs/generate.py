@@ -40,6 +40,9 @@ Written by `python docs/generate.py` from `eval/tasks/`; do not edit.
   probability on all true answers, and `generate` judges a greedy text. `*`: `--scoring letters|text` changes it; all
   other tasks refuse that option (`winogrande` and `truthfulqa_mc2` take `text`, which changes nothing).
 * Metrics: the first one is the task's accuracy.
+* Split: what the questions are taken from, by lm-evaluation-harness's name (a published file may say `dev` or `val` for
+  `validation`); of two, the first one whose files are there. A run, its report and `orin-run tasks --data FOLDER` say
+  which was read. Empty where the data set is one whole.
 """
 
 CLI_HEAD = f"""# Command line
@@ -69,13 +72,14 @@ def scoring_of(task: Task) -> str:
 
 def tasks_page() -> str:
     """``docs/tasks.md``."""
-    names = ("task", "title", "metrics", "shots", "Phi-3's", "scoring", "licence", "source")
+    names = ("task", "title", "split", "metrics", "shots", "Phi-3's", "scoring", "licence", "source")
     rows = [names, ("---",) * len(names)]
     for task in ALL:
         phi3 = "" if task.phi3_shots is None else str(task.phi3_shots)
         shots = (str(task.default_shots), phi3)
         link = f"[{task.name}](#{task.name})"
-        rows.append((link, task.title, ", ".join(task.metrics), *shots, scoring_of(task), task.licence, task.source))
+        split, metrics = ", else ".join(task.splits), ", ".join(task.metrics)
+        rows.append((link, task.title, split, metrics, *shots, scoring_of(task), task.licence, task.source))
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return f"{TASKS_HEAD}\n{table}\n" + "".join(_section(task) for task in ALL)
 

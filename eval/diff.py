@@ -1,12 +1,15 @@
-"""Two runs item by item: accuracy, its drop and how sure that is, and the flips with their causes."""
+"""Two runs item by item: the task's metric, its drop and how sure that is, and the flips with their causes."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
-from eval.intervals import mcnemar_p, mean_interval, paired_interval
+from eval.intervals import MCNEMAR, mean_interval, paired_test
 from eval.runs.prediction import Prediction
 from eval.runs.run import SAME_TO_COMPARE, Run
 from orin_runner.errors import UserError
@@ -14,22 +17,37 @@ from orin_runner.errors import UserError
 SHOWN_FLIPS = 10
 MAX_DROP = 0.5
 """Points of average accuracy a run may lose: the challenge's rule."""
+CORRECT = "correct"
+"""The key of ``predictions.jsonl`` that stands in for a metric where a run is older than ``scores``."""
 
 CAUSES = ("failed", "token_ids", "window", "near_tie", "unexplained")
 """What may explain a flip; the first that fits is its cause.
 
-``failed``: one run has no answer. ``token_ids``: the prompts differ. ``window``: the prompt is longer than the model's
-sliding window, which one of the runs does not honour. ``near_tie``: the lead was, in either run, less than rounding can
-turn. ``unexplained``: none of these.
+``failed``: one run has no answer. ``token_ids``: the prompts differ. ``window``: prompt and answer are longer than the
+model's sliding window, which one of the runs does not honour. ``near_tie``: the lead was, in either run, less than
+rounding can turn. ``unexplained``: none of these.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One item of both runs."""
+    """One item of both runs.
+
+    Attributes:
+        metric: what it is judged by, a key of both ``scores`` or ``CORRECT``.
+    """
 
     run: Prediction
     reference: Prediction
+    metric: str = CORRECT
+
+    @property
+    def score(self) -> float:
+        return self._score(self.run)
+
+    @property
+    def reference_score(self) -> float:
+        return self._score(self.reference)
 
     @property
     def same_tokens(self) -> bool:
@@ -39,31 +57,53 @@ class Pair:
     def agrees(self) -> bool:
         return self.run.prediction == self.reference.prediction
 
+    @property
+    def n_context(self) -> int:
+        """Tokens of the longest path that either run took, prompt and answer; of an old run, of the prompt."""
+        return max(_context(side) for side in (self.run, self.reference))
+
     def cause(self, ignored_window: int | None, near_tie: float | None) -> str:
         """The first of ``CAUSES`` that fits; see ``compare`` for the arguments."""
         margins = [side.margin for side in (self.run, self.reference) if side.margin is not None]
         fits = (
             self.run.failed is not None or self.reference.failed is not None,
             not self.same_tokens,
-            ignored_window is not None and self.run.n_tokens > ignored_window,
+            ignored_window is not None and self.n_context > ignored_window,
             near_tie is not None and any(margin < near_tie for margin in margins),
             True,
         )
         return CAUSES[fits.index(True)]
+
+    def _score(self, side: Prediction) -> float:
+        return float(side.correct) if self.metric == CORRECT else side.scores[self.metric]
+
+
+def _context(side: Prediction) -> int:
+    longest: int | None = getattr(side, "n_context", None)
+    return side.n_tokens if longest is None else longest
 
 
 def align(run: Run, reference: Run) -> dict[str, list[Pair]]:
     """The items of both runs, per task, in the run's order.
 
     Raises:
-        UserError: the runs do not hold the same tasks and items, or asked in different ways.
+        UserError: the runs do not hold the same tasks and items, asked in different ways, or are judged differently.
     """
     for name, default in SAME_TO_COMPARE.items():
         values = [r.header.get("settings", {}).get(name, default) for r in (run, reference)]
         if values[0] != values[1]:
             said = ["default" if value == default else "on" if value is True else str(value) for value in values]
+            option = name.replace("_", "-")
             raise UserError(
-                f"the runs asked with different --{name}: {said[0]} and {said[1]}", f"use the same --{name} for both"
+                f"the runs asked with different --{option}: {said[0]} and {said[1]}",
+                f"use the same --{option} for both",
+            )
+    for task in dict.fromkeys(task for task, _ in run.predictions):
+        splits = [_split(r, task) for r in (run, reference)]
+        if None not in splits and splits[0] != splits[1]:
+            raise UserError(
+                f"the runs asked different splits of {task}: {splits[0]} and {splits[1]}",
+                "use the same files in --data for both",
             )
     missing = [key for key in run.predictions if key not in reference.predictions]
     extra = [key for key in reference.predictions if key not in run.predictions]
@@ -74,59 +114,124 @@ def align(run: Run, reference: Run) -> dict[str, list[Pair]]:
             f"which {where} lacks",
             "use the same tasks, --limit and --shots for both",
         )
-    pairs: dict[str, list[Pair]] = {}
+    found: dict[str, list[tuple[Prediction, Prediction]]] = {}
     for key, prediction in run.predictions.items():
         other = reference.predictions[key]
         if prediction.target != other.target:
             raise UserError(
                 f"{key[0]} {key[1]} has target {prediction.target!r} in one run, {other.target!r} in the other"
             )
-        pairs.setdefault(key[0], []).append(Pair(prediction, other))
-    return pairs
+        found.setdefault(key[0], []).append((prediction, other))
+    _refuse_other_templates(run, reference)
+    return {task: _judged(task, items) for task, items in found.items()}
+
+
+def _judged(task: str, items: Sequence[tuple[Prediction, Prediction]]) -> list[Pair]:
+    """The pairs of a task, judged by its first metric; by ``CORRECT`` where an item has no scores."""
+    names = [dict.fromkeys(next(iter(pair[side].scores), None) for pair in items) for side in (0, 1)]
+    both = list({**names[0], **names[1]})
+    if None in both:
+        return [Pair(*pair) for pair in items]
+    if len(both) > 1:
+        said = ("/".join(str(name) for name in side) for side in names)
+        raise UserError(
+            f"{task} is judged by different metrics: {' and '.join(said)}", "make both runs with the same version"
+        )
+    return [Pair(*pair, str(both[0])) for pair in items]
+
+
+def _split(run: Run, task: str) -> str | None:
+    """Which split of its data set a run asked, None where it does not say."""
+    named = run.header.get("settings", {}).get("splits", {}).get(task)
+    split = run.report.get("tasks", {}).get(task, {}).get("split") if named is None else named
+    return None if split is None else str(split)
+
+
+def _refuse_other_templates(run: Run, reference: Run) -> None:
+    """Refuse prompts that another chat template has changed; a template that nothing was put into is no matter."""
+    digests = [r.header.get("model", {}).get("chat_template_sha256") for r in (run, reference)]
+    if None in digests or digests[0] == digests[1]:
+        return
+    if any(one.tokens_sha256 != reference.predictions[key].tokens_sha256 for key, one in run.predictions.items()):
+        raise UserError(
+            f"the runs used different chat templates: {str(digests[0])[:12]} and {str(digests[1])[:12]}",
+            "use the template of the same checkpoint for both",
+        )
 
 
 def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]:
     """Compare two runs.
 
+    Whether a drop is at most ``max_drop`` is decided in fractions of the numbers as ``predictions.jsonl`` and the
+    command line have them, in decimal, so that no rounding turns it.
+
     Returns:
-        A JSON object: ``same_checkpoint`` (None where a run does not know its checkpoint), ``altered_values`` of the
-        run, ``mean_drop`` in points with its 95 % ``mean_drop_interval``, whether it is ``within_max_drop``, per task
-        what ``compare`` returns, and under ``all`` the same counts of all items together.
+        A JSON object: which engine, number format and model is compared with which, ``same_checkpoint`` (None where a
+        run does not know its checkpoint), ``altered_values`` of the run, ``mean_drop`` in points with its 95 %
+        ``mean_drop_interval``, whether it is ``within_max_drop``, per task what ``compare`` returns, and under ``all``
+        the same counts of all items together.
 
     Raises:
-        UserError: the runs do not match.
+        UserError: the runs do not match, or ``max_drop`` is no number.
     """
+    if not math.isfinite(max_drop):
+        raise UserError(f"--max-drop {max_drop} is no number of points", f"--max-drop {MAX_DROP}")
+    limit = Fraction(repr(max_drop))
     pairs = align(run, reference)
     models = [r.header.get("model", {}) for r in (run, reference)]
     window = models[0].get("window") or models[1].get("window")
     one_ignores = {model.get("window_honoured") for model in models} == {True, False}
     tasks = {}
+    drops = {task: exact_drop(items) for task, items in pairs.items()}
     for task, items in pairs.items():
         known = [r.report.get("tasks", {}).get(task, {}).get("near_tie") for r in (run, reference)]
         near_tie = max((value for value in known if value is not None), default=None)
         tasks[task] = compare(items, window, window if one_ignores else None, near_tie)
-        tasks[task]["within_max_drop"] = tasks[task]["drop_points"] <= max_drop
+        tasks[task]["within_max_drop"] = drops[task] <= limit
     digests = [model.get("checkpoint_sha256") for model in models]
-    drops = [section["drop_points"] for section in tasks.values()]
     intervals = [section["drop_interval"] for section in tasks.values()]
-    mean = sum(drops) / len(drops) if drops else 0.0
+    mean = sum(drops.values(), Fraction(0)) / max(1, len(drops))
     everything = _counts([pair for items in pairs.values() for pair in items])
     everything["causes"] = {cause: sum(section["causes"][cause] for section in tasks.values()) for cause in CAUSES}
     return {
         "run": str(run.directory),
+        **_named("run", run),
         "reference": str(reference.directory),
-        "reference_engine": reference.header.get("engine"),
-        "reference_dtype": models[1].get("dtype"),
-        "reference_window_off": bool(models[1].get("window")) and models[1].get("window_honoured") is False,
+        **_named("reference", reference),
         "same_checkpoint": None if None in digests else digests[0] == digests[1],
         "altered_values": models[0].get("altered_values"),
         "max_drop": max_drop,
-        "mean_drop": mean,
-        "mean_drop_interval": mean_interval(drops, intervals) if drops else None,
-        "within_max_drop": mean <= max_drop,
+        "mean_drop": float(mean),
+        "mean_drop_interval": mean_interval([float(drop) for drop in drops.values()], intervals) if drops else None,
+        "within_max_drop": mean <= limit,
         "all": everything,
         "tasks": tasks,
     }
+
+
+def _named(role: str, run: Run) -> dict[str, Any]:
+    """What a run was made with: engine, number format, model, and whether a window was dropped."""
+    model = run.header.get("model", {})
+    types = model.get("types", {})
+    dtype = model.get("dtype") or "+".join(sorted(types, key=lambda name: -types[name])) or None
+    return {
+        f"{role}_engine": run.header.get("engine"),
+        f"{role}_dtype": dtype,
+        f"{role}_model": model.get("name"),
+        f"{role}_window_off": bool(model.get("window")) and model.get("window_honoured") is False,
+    }
+
+
+def exact_drop(pairs: Iterable[Pair]) -> Fraction:
+    """Points that the mean score of ``pairs`` falls below the reference's, without rounding; 0 of no pairs."""
+    items = list(pairs)
+    total = _total(pair.reference_score for pair in items) - _total(pair.score for pair in items)
+    return 100 * total / max(1, len(items))
+
+
+def _total(scores: Iterable[float]) -> Fraction:
+    # As decimals, as in predictions.jsonl: the floats 0.8 and 0.3 are a little more than 1/2 apart.
+    return sum((Fraction(repr(score)) * n for score, n in Counter(scores).items()), Fraction(0))
 
 
 def diff_all(run: Run, references: Sequence[Run], max_drop: float = MAX_DROP) -> list[dict[str, Any]]:
@@ -172,7 +277,7 @@ def compare(
 
     Args:
         pairs: its items.
-        window: the model's sliding window; prompts longer than that are counted apart.
+        window: the model's sliding window; items whose prompt and answer are longer than that are counted apart.
         ignored_window: the same where exactly one of the runs does not honour it, else None.
         near_tie: margins below that may be turned by rounding; None where neither run has measured it.
     """
@@ -196,8 +301,8 @@ def compare(
     section["identical_texts"] = sum(pair.run.text == pair.reference.text for pair in texts)
     section["same_token_ids"] = sum(pair.same_tokens for pair in pairs)
     if window:
-        section["beyond_window"] = _counts([pair for pair in pairs if pair.run.n_tokens > window])
-        section["within_window"] = _counts([pair for pair in pairs if pair.run.n_tokens <= window])
+        section["beyond_window"] = _counts([pair for pair in pairs if pair.n_context > window])
+        section["within_window"] = _counts([pair for pair in pairs if pair.n_context <= window])
     section["flips"] = [
         {
             "id": pair.run.id,
@@ -206,7 +311,10 @@ def compare(
             "target": pair.run.target,
             "margin": pair.run.margin,
             "reference_margin": pair.reference.margin,
+            "score": pair.score,
+            "reference_score": pair.reference_score,
             "n_tokens": pair.run.n_tokens,
+            "n_context": pair.n_context,
             "same_token_ids": pair.same_tokens,
             "cause": cause,
         }
@@ -218,20 +326,22 @@ def compare(
 def _counts(pairs: Iterable[Pair]) -> dict[str, Any]:
     items = list(pairs)
     n = len(items)
-    right = sum(pair.run.correct for pair in items)
-    reference_right = sum(pair.reference.correct for pair in items)
-    both = sum(pair.run.correct and pair.reference.correct for pair in items)
-    lost, gained = reference_right - both, right - both
-    interval = paired_interval(both, lost, gained, n - both - lost - gained) if n else None
+    scores, reference_scores = [pair.score for pair in items], [pair.reference_score for pair in items]
+    metrics = {pair.metric for pair in items}
+    found = paired_test(reference_scores, scores) if n else None
     return {
+        "metric": metrics.pop() if len(metrics) == 1 else None,
         "items": n,
-        "accuracy": right / n if n else None,
-        "reference_accuracy": reference_right / n if n else None,
-        "drop_points": 100.0 * (reference_right - right) / n if n else 0.0,
-        "drop_interval": None if interval is None else [100.0 * limit for limit in interval],
+        "accuracy": float(_total(scores) / n) if n else None,
+        "reference_accuracy": float(_total(reference_scores) / n) if n else None,
+        "drop_points": float(exact_drop(items)),
+        "drop_interval": None if found is None else [100.0 * limit for limit in found.interval],
+        "interval": None if found is None else found.interval_name,
         "agreement": sum(pair.agrees for pair in items) / n if n else None,
         "flips_in_all": n - sum(pair.agrees for pair in items),
-        "lost": lost,
-        "gained": gained,
-        "mcnemar_p": mcnemar_p(lost, gained),
+        "lost": sum(a < b for a, b in zip(scores, reference_scores, strict=True)),
+        "gained": sum(a > b for a, b in zip(scores, reference_scores, strict=True)),
+        "test": MCNEMAR if found is None else found.name,
+        "p": 1.0 if found is None else found.p,
+        "patterns_drawn": None if found is None else found.drawn,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from eval.encoding import Encoder, Question
 from eval.runs.prediction import Prediction
 from eval.tasks.base import Task
 from eval.tasks.doc import Doc
-from orin_runner.requests import Generated, Result, Scored
+from orin_runner.requests import Generated, Result, Scored, longest_path
 
 
 def predict(task: Task, question: Question, result: Result, encoder: Encoder) -> Prediction:
@@ -34,8 +35,23 @@ def cut_before(text: str, until: Sequence[str]) -> str:
 def _of_text(task: Task, question: Question, result: Generated, encoder: Encoder) -> Prediction:
     text = cut_before(encoder.decode(result.tokens), question.doc.until)
     scores = task.score(question.doc, text)
-    correct = next(iter(scores.values())) == 1.0
-    return _prediction(task, question, task.normalize(text), scores, correct=correct, text=text, margin=result.margin)
+    prediction = _prediction(
+        task,
+        question,
+        task.normalize(text),
+        scores,
+        correct=next(iter(scores.values())) == 1.0,
+        text=text,
+        margin=result.margin,
+    )
+    n = len(result.tokens)
+    return replace(
+        prediction,
+        n_context=longest_path(question.request) + n,
+        n_generated=n,
+        decode_steps=result.decode_steps,
+        drafted=result.drafted,
+    )
 
 
 def _of_choices(task: Task, question: Question, result: Scored) -> Prediction:
@@ -84,6 +100,7 @@ def _prediction(
         tokens_sha256=question.digest,
         failed=failed,
         scores=scores,
+        n_context=longest_path(question.request),
     )
 
 

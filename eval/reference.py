@@ -1,7 +1,8 @@
 """The same questions answered by Hugging Face transformers. The only module that imports torch.
 
-Prompts are padded on the left and batched by length. Log-probabilities come from one forward pass over prompt and
-continuation, text from ``generate(do_sample=False)`` with the checkpoint's own generation config.
+Prompts are padded on the left and batched by length, so that no row shortens another. Log-probabilities come from one
+forward pass over prompt and continuation, text from ``generate(do_sample=False)`` with the checkpoint's own generation
+config.
 """
 
 from __future__ import annotations
@@ -24,9 +25,19 @@ from eval.predict import predict
 from eval.report.section import task_report
 from eval.runs.prediction import Prediction
 from eval.runs.run import RunWriter
+from eval.sent_tokens import distinct_tokens, sent_paths
 from orin_runner.errors import UserError
 from orin_runner.model.tokenizer import Message
-from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens
+from orin_runner.requests import (
+    Generated,
+    GenerateRequest,
+    Request,
+    Result,
+    Scored,
+    ScoreRequest,
+    Tokens,
+    longest_path,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STOP_TEXT_TOKENS = 32
@@ -72,6 +83,13 @@ class Reference:
         device: a torch device; None picks CUDA where there is one.
         window: keep the model's sliding window; False computes what a runtime without it would.
 
+    Attributes:
+        n_positions: longest sequence the model is made for.
+        computed: tokens that the last run put through the model for its answers, prompts and texts. Padding is none of
+            them, nor is what runs along behind a text that has ended.
+        clocks: seconds of the last run, ``prefill`` for scores and ``decode`` for texts, with what the reader of the
+            results did meanwhile.
+
     Raises:
         UserError: not a checkpoint, or one transformers cannot load.
     """
@@ -103,6 +121,7 @@ class Reference:
             raise UserError(f"no tokenizer in {directory}: {str(error).splitlines()[0]}") from error
         self.n_positions = int(self.model.config.max_position_embeddings)
         self.computed = 0
+        self.clocks: dict[str, float] = {}
 
     def header(self) -> dict[str, Any]:
         """What ``run.json`` says of the model and its environment."""
@@ -125,16 +144,19 @@ class Reference:
 
         Args:
             requests: what is asked.
-            batch_tokens: padded tokens per forward pass.
+            batch_tokens: padded prompt tokens per forward pass, at most; a single request may exceed it.
 
         Yields:
             (index of the request, its result), each exactly once.
         """
-        score = [i for i, request in enumerate(requests) if isinstance(request, ScoreRequest)]
-        generate = [i for i, request in enumerate(requests) if isinstance(request, GenerateRequest)]
-        for indices, answer in ((score, self._score), (generate, self._generate)):
-            for batch in _by_length(requests, indices, batch_tokens):
+        self.computed, self.clocks = 0, {}
+        kinds = (("prefill", ScoreRequest, self._score), ("decode", GenerateRequest, self._generate))
+        for stage, kind, answer in kinds:
+            before = time.perf_counter()
+            indices = [i for i, request in enumerate(requests) if isinstance(request, kind)]
+            for batch in _batches(requests, indices, batch_tokens, self.n_positions):
                 yield from answer([(i, requests[i]) for i in batch])
+            self.clocks[stage] = time.perf_counter() - before
 
     def _pad(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
         length = max(len(row) for row in rows)
@@ -178,22 +200,30 @@ class Reference:
     @torch.no_grad()
     def _generate(self, batch: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Result]]:
         requests = [request for _, request in batch if isinstance(request, GenerateRequest)]
+        bounds = [_bound(request, self.n_positions) for request in requests]
+        if not any(bounds):
+            nothing = Generated(
+                np.empty(0, np.int32), stopped=False, margin=np.inf, logprob=0.0, decode_steps=0, drafted=0
+            )
+            yield from ((i, nothing) for i, _ in batch)
+            return
         ids, mask = self._pad([request.prompt for request in requests])
-        limit = min(max(request.max_new_tokens for request in requests), self.n_positions - ids.shape[1])
 
         def ended(sequences: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
             tails = sequences[:, max(ids.shape[1], sequences.shape[1] - STOP_TEXT_TOKENS) :].cpu().numpy()
             n = sequences.shape[1] - ids.shape[1]
             done = [
-                n >= request.max_new_tokens or (bool(request.until) and self.encoder.holds(tail, request.until))
-                for tail, request in zip(tails, requests, strict=True)
+                n >= bound
+                or int(tail[-1]) in request.stop
+                or (bool(request.until) and self.encoder.holds(tail, request.until))
+                for tail, request, bound in zip(tails, requests, bounds, strict=True)
             ]
             return torch.tensor(done, device=sequences.device)
 
         out = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=limit,
+            max_new_tokens=max(bounds),
             stopping_criteria=StoppingCriteriaList([ended]),
             do_sample=False,
             output_logits=True,
@@ -206,21 +236,23 @@ class Reference:
         best = torch.log_softmax(logits, dim=-1).max(dim=-1).values.cpu().numpy()
         for k, (i, request) in enumerate(batch):
             assert isinstance(request, GenerateRequest)
-            row = new[k, : request.max_new_tokens]
+            row = new[k, : bounds[k]]
             stops = np.flatnonzero(np.isin(row, list(request.stop)))
             n = int(stops[0]) if len(stops) else len(row)
             end = self._text_end(row[:n], request.until)
             by_token = bool(len(stops)) and end is None
             n = n if end is None else end
             steps = n + by_token
+            decode_steps = max(0, steps - 1)  # the first token is the prompt's own
+            self.computed += decode_steps
             yield (
                 i,
                 Generated(
                     tokens=row[:n].astype(np.int32),
                     stopped=by_token or end is not None,
-                    margin=float(lead[k, :steps].min()),
+                    margin=float(lead[k, :steps].min(initial=np.inf)),
                     logprob=float(best[k, :steps].sum()),
-                    decode_steps=max(0, steps - 1),
+                    decode_steps=decode_steps,
                     drafted=0,
                 ),
             )
@@ -233,20 +265,34 @@ class Reference:
         return n if n <= len(tokens) else None
 
 
-def _by_length(requests: Sequence[Request], indices: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Groups of similar length whose padded size stays within ``batch_tokens`` (single requests may exceed it)."""
+def _bound(request: GenerateRequest, n_positions: int) -> int:
+    """Most tokens of a text: what is asked, as far as the model's context reaches."""
+    return min(request.max_new_tokens, n_positions - len(request.prompt))
 
-    def size(i: int) -> int:
-        request = requests[i]
-        rows = len(request.continuations) if isinstance(request, ScoreRequest) else 1
-        return len(request.prompt) * rows
 
+def _batches(
+    requests: Sequence[Request], indices: Sequence[int], batch_tokens: int, n_positions: int
+) -> Iterator[list[int]]:
+    """Groups of similar length, the longest first.
+
+    The padded size of a group of more than one stays within ``batch_tokens``. The texts of a group have all the room
+    that each would have alone: the longest bound fits behind the longest prompt.
+    """
     batch: list[int] = []
-    for i in sorted(indices, key=lambda i: len(requests[i].prompt), reverse=True):
-        if batch and (len(batch) + 1) * size(batch[0]) > batch_tokens:
+    width = n_rows = longest_text = 0
+    for i in sorted(indices, key=lambda i: longest_path(requests[i]), reverse=True):
+        request = requests[i]
+        if isinstance(request, ScoreRequest):
+            rows, text = len({tokens[:-1].tobytes() for tokens in request.continuations}), 0
+        else:
+            rows, text = 1, _bound(request, n_positions)
+        if batch and (width * (n_rows + rows) > batch_tokens or width + max(longest_text, text) > n_positions):
             yield batch
-            batch = []
+            batch, n_rows, longest_text = [], 0, 0
+        if not batch:
+            width = longest_path(request)
         batch.append(i)
+        n_rows, longest_text = n_rows + rows, max(longest_text, text)
     if batch:
         yield batch
 
@@ -258,17 +304,38 @@ def evaluate_reference(
     clocks: dict[str, float],
     batch_tokens: int,
     on_done: Callable[[int], None],
+    process_clock: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
-    """Run a prepared task on ``reference`` and write its predictions; returns its section of ``report.json``."""
+    """Run a prepared task on ``reference`` and write its predictions.
+
+    Args:
+        clocks: seconds already spent for this run (``start``, ``load``).
+        on_done: called with the number of items that are answered.
+        process_clock: seconds since the process began, those spent on other tasks left out.
+
+    Returns:
+        The task's section of ``report.json``.
+    """
     requests = [question.request for question in prepared.questions]
     predictions: dict[int, Prediction] = {}
-    before, computed = time.perf_counter(), reference.computed
+    paths: list[Tokens] = []
+    judged = 0.0
+    began = time.perf_counter()
     for i, result in reference.run(requests, batch_tokens):
+        before = time.perf_counter()
         predictions[i] = predict(prepared.task, prepared.questions[i], result, reference.encoder)
         writer.write(predictions[i])
+        judged += time.perf_counter() - before
+        paths += sent_paths(requests[i], result)
         on_done(len(predictions))
-    seconds = time.perf_counter() - before
-    sent = sum(len(request.prompt) for request in requests)
-    tokens = {"sent": sent, "unique": sent, "computed": reference.computed - computed, "checked": 0}
+    spent = {**clocks, **prepared.clocks, "inference": time.perf_counter() - began, **reference.clocks, "score": judged}
+    if process_clock is not None:
+        spent["process"] = process_clock()
+    tokens = {
+        "sent": sum(map(len, paths)),
+        "unique": distinct_tokens(paths),
+        "computed": reference.computed,
+        "checked": 0,
+    }
     ordered = [predictions[i] for i in range(len(requests))]
-    return task_report(ordered, tokens, {**clocks, **prepared.clocks, "prefill": seconds}, 0, 0.0)
+    return task_report(ordered, tokens, spent, near_ties=None, noise=None) | prepared.source

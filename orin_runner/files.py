@@ -31,11 +31,15 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
     return value
 
 
-def drop_torn_line(path: Path) -> bool:
-    """Remove what follows the last line end of ``path``, a line that a kill has torn; whether there was any."""
+def is_torn(path: Path) -> bool:
+    """Whether a kill has torn the last line of ``path``: it has no end."""
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole == len(content):
+    return bool(content) and not content.endswith(b"\n")
+
+
+def drop_torn_line(path: Path) -> bool:
+    """Remove what follows the last line end of ``path``; whether there was any."""
+    if not is_torn(path):
         return False
-    os.truncate(path, whole)
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     return True

@@ -6,7 +6,7 @@ A runner is given all requests of a run at once, so that it may answer them in w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from orin_runner.requests import Request, Result, Unfit
@@ -56,6 +56,10 @@ class DecodeStats:
     wait_s: float = 0.0
     idle_s: float = 0.0
 
+    def together(self, other: DecodeStats) -> DecodeStats:
+        """The sum of both."""
+        return DecodeStats(*(getattr(self, row.name) + getattr(other, row.name) for row in fields(self)))
+
 
 @dataclass(slots=True)
 class RunStats:
@@ -75,7 +79,7 @@ class RunStats:
         settled: positions of greedy texts decided in the canonical shape.
         settle_s: seconds of the decode clock that these took, and the rows that the noise was measured on.
         restored: tokens whose state came from the prompt cache instead of being computed.
-        clocks: seconds per stage: plan, prefill, decode, check.
+        clocks: seconds per stage: plan, prefill, decode, check; of a stage that is not over, up to its last batch.
         device: decode calls for the answers.
     """
 
@@ -92,12 +96,25 @@ class RunStats:
     clocks: dict[str, float] = field(default_factory=dict)
     device: DecodeStats = field(default_factory=DecodeStats)
 
+    def together(self, other: RunStats) -> RunStats:
+        """What two parts of a run cost, such as those of two workers: the larger noise, the sum of everything else."""
+        largest = {name: max(getattr(self, name), getattr(other, name)) for name in ("noise", "near_tie")}
+        names = ("sent", "unique", "computed", "checked", "check_requests", "settled", "settle_s", "restored")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        stages = dict.fromkeys([*self.clocks, *other.clocks])
+        return RunStats(
+            **sums,
+            **largest,
+            clocks={stage: self.clocks.get(stage, 0.0) + other.clocks.get(stage, 0.0) for stage in stages},
+            device=self.device.together(other.device),
+        )
+
 
 class Runner(Protocol):
     """What answers requests.
 
     Attributes:
-        stats: what the last run cost; complete when ``run`` has been read to its end.
+        stats: what the last run cost; complete when ``run`` has been read to its end, before that what is known.
         max_context: tokens of context; requests that need more (``requests.context_tokens``) have to be left out.
     """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 PACKAGES = ("convert", "eval", "orin_runner")
-NOUNS = ("errors", "requests", "runner", "files", "console", "default_model", "greedy_arguments")
+NOUNS = ("errors", "requests", "runner", "files", "console", "default_model", "greedy_arguments", "process_clock")
 WORDS = ("orin_runner", *(f"orin_runner.{noun}" for noun in NOUNS))
 MODEL = (*WORDS, "orin_runner.batching.*", "orin_runner.model.*")
 MACHINE = (*MODEL, "orin_runner.machine.*")

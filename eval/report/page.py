@@ -15,6 +15,7 @@ import jinja2
 
 from eval.intervals import wilson_interval
 from eval.report.charts import charts, lines
+from eval.report.meanings import MEANINGS
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, task_report
 from eval.runs.prediction import Prediction
 from eval.runs.run import Run
@@ -118,6 +119,7 @@ def render(shown: dict[str, Any]) -> str:
         scales={task: _scale(entries) for task, entries in shown["tasks"].items()},
         charts=charts([run["over_time"] for run in shown["runs"]]),
         stages=STAGES,
+        meanings=MEANINGS,
         failures_shown=SHOWN_FAILURES,
     )
     return page.lstrip()
@@ -244,6 +246,8 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
     failures = [{"id": p.id, "reason": p.failed} for p in predictions if p.failed is not None]
     return {
         **{key: section[key] for key in ("accuracy", "stderr", "items", "failed")},
+        "split": section.get("split"),
+        "rows": section.get("rows"),
         "interval": wilson(section["accuracy"], section["items"]),
         "groups": groups if len(groups) > 1 else {},
         "metrics": further,
@@ -256,6 +260,7 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
         "greedy": section.get("greedy"),
         "noise": section.get("noise") or None,
         "resumed": section.get("resumed", 0),
+        "without_record": section.get("without_record", 0),
         "unanswered": section.get("unanswered", 0),
         "calibration": calibration(predictions),
         "margins": margins(predictions, section.get("near_tie")),

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eval.runs.prediction import Prediction
-from orin_runner.requests import Generated
 from orin_runner.runner import RunStats
 
 CHALLENGE_2024 = "challenge 2024"
@@ -28,26 +27,55 @@ def mean_and_error(scores: Sequence[float]) -> tuple[float, float]:
     return mean, error
 
 
-def accuracy_table(predictions: Iterable[Prediction]) -> dict[str, dict[str, float]]:
-    """Accuracy, standard error and items per group, and of all items together under ``""``.
+def mean_and_pooled_error(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Mean of all scores and its standard error, pooled within the groups.
 
-    The total weighs every item the same, so it is the groups' average weighted by their sizes.
+    The mean weighs every score the same, so it is the groups' average weighted by their sizes. The error is
+    sqrt(sum of squared deviations from the score's own group's mean / (scores - groups) / scores):
+    lm-evaluation-harness 0.4.13's ``pooled_sample_stderr``, which it has for groups of tasks with ``weight_by_size``
+    (``mmlu``, ``bbh_cot_fewshot``). With one group it is ``mean_and_error``'s.
+
+    A group of one score adds nothing to either sum. Where all are such, nothing is known of how much scores of one
+    group differ, and the error is ``mean_and_error``'s of all.
+
+    Args:
+        groups: scores of each group, none of them empty, at least one.
     """
-    scores: dict[str, list[float]] = {}
+    scores = [score for group in groups for score in group]
+    within = len(scores) - len(groups)
+    if not within:
+        return mean_and_error(scores)
+    squares = sum((score - sum(group) / len(group)) ** 2 for group in groups for score in group)
+    return sum(scores) / len(scores), math.sqrt(squares / within / len(scores))
+
+
+def by_group(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]:
+    """The predictions of each group, groups in the order in which they are met."""
+    found: dict[str, list[Prediction]] = {}
     for prediction in predictions:
-        for group in ("", prediction.group):
-            scores.setdefault(group, []).append(prediction.score)
-    table = {}
-    for group, values in scores.items():
-        mean, stderr = mean_and_error(values)
-        table[group] = {"accuracy": mean, "stderr": stderr, "items": len(values)}
-    return table
+        found.setdefault(prediction.group, []).append(prediction)
+    return found
+
+
+def accuracy_table(predictions: Sequence[Prediction]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Accuracy, standard error and items of all predictions together, and per group; zeros where there are none."""
+    scores = {group: [p.score for p in members] for group, members in by_group(predictions).items()}
+    table = {group: _accuracy([values]) for group, values in scores.items()}
+    if not scores:
+        return {"accuracy": 0.0, "stderr": 0.0, "items": 0}, {}
+    return _accuracy(list(scores.values())), table
+
+
+def _accuracy(groups: Sequence[Sequence[float]]) -> dict[str, float]:
+    mean, stderr = mean_and_pooled_error(groups)
+    return {"accuracy": mean, "stderr": stderr, "items": sum(map(len, groups))}
 
 
 def metrics_table(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
-    """Mean and standard error of every metric of a task."""
+    """Mean and standard error of every metric of a task, errors pooled within groups."""
     names = list(dict.fromkeys(name for prediction in predictions for name in prediction.scores))
-    found = {name: mean_and_error([p.scores.get(name, 0.0) for p in predictions]) for name in names}
+    groups = by_group(predictions).values()
+    found = {name: mean_and_pooled_error([[p.scores.get(name, 0.0) for p in g] for g in groups]) for name in names}
     return {name: {"value": mean, "stderr": stderr} for name, (mean, stderr) in found.items()}
 
 
@@ -55,9 +83,9 @@ def task_report(
     predictions: Sequence[Prediction],
     tokens: dict[str, int],
     clocks: dict[str, float],
-    near_ties: int,
-    noise: float,
-    resumed: int = 0,
+    near_ties: int | None,
+    noise: float | None,
+    answered: int | None = None,
 ) -> dict[str, Any]:
     """One task's section of ``report.json``.
 
@@ -65,23 +93,25 @@ def task_report(
         predictions: every item's.
         tokens: ``sent``, ``unique``, ``computed``, ``checked``.
         clocks: seconds per stage; ``score``, the time to turn results into predictions, passes within ``prefill`` and
-            ``decode``.
-        near_ties: items whose margin is below ``RunStats.near_tie``.
-        noise: largest log-probability difference between an item in the tree and alone.
-        resumed: items that were there before; tokens, clocks and rates are those of the others.
+            ``decode``. ``inference`` is from the first request to the last score, and ``process`` from the start of the
+            process to there; where they were not measured the stages are added up.
+        near_ties: items whose margin is below ``RunStats.near_tie``; None where that was not measured.
+        noise: largest log-probability difference between an item in the tree and alone; None where it was not
+            measured.
+        answered: items that tokens and clocks are of; None where they are of all.
     """
-    table = accuracy_table(predictions)
-    total = table.pop("", {"accuracy": 0.0, "stderr": 0.0, "items": 0})
+    total, table = accuracy_table(predictions)
     spent = defaultdict(float, clocks)
     # Predictions are made while the device computes; they only count where they take longer than it does.
     answers = max(spent["prefill"] + spent["decode"], spent["score"])
-    bare = spent["plan"] + spent["check"] + answers
+    bare = spent["inference"] or spent["plan"] + spent["check"] + answers
     inference = spent["tokenize"] + bare
+    shown = {name: seconds for name, seconds in clocks.items() if name != "process"}
     clocks = {
-        **clocks,
+        **shown,
         CHALLENGE_2024: spent["data"] + inference,
         CHALLENGE_2024_BARE: bare,
-        CHALLENGE_2023: spent["start"] + spent["load"] + spent["data"] + inference,
+        CHALLENGE_2023: spent["process"] or spent["start"] + spent["load"] + spent["data"] + inference,
     }
     return {
         "accuracy": total["accuracy"],
@@ -92,11 +122,10 @@ def task_report(
         "groups": table,
         "tokens": tokens,
         "clocks": {name: round(seconds, 4) for name, seconds in clocks.items()},
-        "items_per_s": (total["items"] - resumed) / inference if inference else 0.0,
+        "items_per_s": (total["items"] if answered is None else answered) / inference if inference else 0.0,
         "computed_tokens_per_s": tokens["computed"] / answers if answers else 0.0,
         "noise": noise,
         "near_ties": near_ties,
-        "resumed": resumed,
     }
 
 
@@ -123,14 +152,17 @@ def device_section(stats: RunStats) -> dict[str, float]:
     }
 
 
-def greedy_section(texts: Sequence[Generated]) -> dict[str, float]:
-    """How much of the greedy texts needed no decoding; ``texts`` are at least one."""
-    tokens = sum(len(text.tokens) for text in texts)
+def greedy_section(predictions: Sequence[Prediction]) -> dict[str, float] | None:
+    """How much of the greedy texts needed no decoding; None where none is known to have been one."""
+    steps = [p.decode_steps for p in predictions if p.decode_steps is not None]
+    if not steps:
+        return None
+    tokens = sum(p.n_generated or 0 for p in predictions)
     return {
-        "texts": len(texts),
-        "without_decoding": sum(text.decode_steps == 0 for text in texts),
-        "decode_steps_per_text": sum(text.decode_steps for text in texts) / len(texts),
-        "drafted_share": sum(text.drafted for text in texts) / max(1, tokens),
+        "texts": len(steps),
+        "without_decoding": steps.count(0),
+        "decode_steps_per_text": sum(steps) / len(steps),
+        "drafted_share": sum(p.drafted or 0 for p in predictions) / max(1, tokens),
     }
 
 

@@ -22,6 +22,10 @@ class Prediction:
         tokens_sha256: digest of the prompt's token ids, to compare tokenization without storing it.
         failed: why there is no answer, None where there is one. A failed item counts as wrong.
         scores: the item's value under each of the task's metrics, from 0 to 1, the first metric first.
+        n_context: tokens of the longest sequence that the answer took: the prompt with the longest choice but its last
+            token, or with the text. None in runs that did not say it.
+        n_generated: generate: tokens of the text, stop token excluded.
+        decode_steps, drafted: generate: as in ``orin_runner.requests.Generated``.
     """
 
     task: str
@@ -37,6 +41,10 @@ class Prediction:
     tokens_sha256: str
     failed: str | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    n_context: int | None = None
+    n_generated: int | None = None
+    decode_steps: int | None = None
+    drafted: int | None = None
 
     @property
     def score(self) -> float:

@@ -1,19 +1,22 @@
 """A run on disk: ``run.json``, ``predictions.jsonl`` (appended and flushed as answers arrive) and ``report.json``.
 
-``samples`` has a fourth file, ``samples.jsonl``. Runner and reference write the same form, so that any two runs can be
-compared.
+``samples.jsonl`` has its form in ``samples``, ``parts.json`` in ``part``. Runner and reference write the same form, so
+that any two runs can be compared.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from eval.runs.part import PARTS, TaskCost
 from eval.runs.prediction import Prediction
 from eval.runs.samples import SAMPLES, Sample, read_samples
 from orin_runner.errors import UserError
@@ -21,9 +24,11 @@ from orin_runner.files import drop_torn_line, read_json
 
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
 DAMAGED = "run the evaluation again"
+PARTS_INTERVAL = 1.0
+"""Seconds between two writings of ``parts.json``."""
 SAME_TO_RESUME = ("engine", "settings")
 """Parts of the header that must be equal for a run to go on; the model's digest is the third."""
-SAME_TO_COMPARE = {"shots": None, "scoring": None, "chat": False, "limit": None}
+SAME_TO_COMPARE = {"shots": None, "scoring": None, "chat": False, "limit": None, "max_new_tokens": None}
 """Settings that must be equal for two runs to be compared, and what a run that does not name them was made with."""
 
 
@@ -36,7 +41,8 @@ class RunWriter:
         resume: go on with a run that was broken off; it must have been one of the same model and settings.
 
     Attributes:
-        known: what the folder held before, by (task, id); empty for a new run.
+        known: answers that the folder held before, by (task, id); failed items are none, and are asked again.
+        earlier: what the parts before this one have cost, by task; of parts that left no record nothing is in it.
         torn: whether the last line was incomplete and has been dropped.
 
     Raises:
@@ -48,7 +54,10 @@ class RunWriter:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.known: dict[tuple[str, str], Prediction] = {}
+        self.earlier: dict[str, TaskCost] = {}
         self.torn = False
+        self._parts: list[dict[str, Any]] = [{}]
+        self._parts_written = -math.inf
         self._predictions = (directory / PREDICTIONS).open("a", encoding="utf-8")
         try:
             _lock(self._predictions, directory)
@@ -60,21 +69,28 @@ class RunWriter:
     def _taken_up(self, header: dict[str, Any]) -> dict[str, Any]:
         """Read what is there, drop a torn last line, and return the old header with the time it was resumed."""
         old = read_json(self.directory / RUN, DAMAGED)
-        differing = [key for key in SAME_TO_RESUME if old.get(key) != header.get(key)]
-        if old.get("model", {}).get("sha256") != header.get("model", {}).get("sha256"):
-            differing.append("model")
-        if differing:
-            raise UserError(
-                f"{self.directory} holds a run with other {' and '.join(differing)}", f"see {self.directory / RUN}"
-            )
+        check_same(self.directory, old, header)
         self.torn = drop_torn_line(self.directory / PREDICTIONS)
-        self.known = Run.open(self.directory).predictions
+        self.known = {key: p for key, p in Run.open(self.directory).predictions.items() if p.failed is None}
+        parts = _read_parts(self.directory / PARTS)
+        for part in parts:
+            for task, cost in part.items():
+                self.earlier[task] = self.earlier.get(task, TaskCost()).together(cost)
+        self._parts = [*({task: cost.to_json() for task, cost in part.items()} for part in parts), {}]
         return {**old, "resumed": [*old.get("resumed", []), header["time"]]}
 
     def write(self, prediction: Prediction) -> None:
         """Append one prediction and flush it."""
         self._predictions.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
         self._predictions.flush()
+
+    def spent(self, task: str, cost: TaskCost, *, last: bool = False) -> None:
+        """What this part has cost for ``task`` so far; written about once a second, and at the ``last`` call."""
+        self._parts[-1][task] = cost.to_json()
+        now = time.monotonic()
+        if last or now - self._parts_written >= PARTS_INTERVAL:
+            self._parts_written = now
+            write_json(self.directory / PARTS, self._parts)
 
     def report(self, report: dict[str, Any]) -> None:
         """Write ``report.json``."""
@@ -132,12 +148,40 @@ class Run:
                 except (json.JSONDecodeError, KeyError, TypeError) as error:
                     raise UserError(f"{path}, line {number}: not a prediction") from error
                 key = (prediction.task, prediction.id)
-                if key in predictions:
+                # An item that failed is asked again when the run is resumed.
+                if key in predictions and predictions[key].failed is None:
                     raise UserError(f"{path}, line {number}: {prediction.task} {prediction.id} stands there twice")
                 predictions[key] = prediction
         report_file = directory / REPORT
         report = read_json(report_file, DAMAGED) if report_file.exists() else {}
         return cls(directory, header, predictions, report, read_samples(directory / SAMPLES))
+
+
+def check_same(directory: Path, old: dict[str, Any], header: dict[str, Any]) -> None:
+    """Refuse to go on with a run of another engine, other settings or another model.
+
+    Args:
+        directory: the run's folder.
+        old: its ``run.json``.
+        header: of the run that would go on.
+
+    Raises:
+        UserError: it is another one.
+    """
+    differing = [key for key in SAME_TO_RESUME if old.get(key) != header.get(key)]
+    if old.get("model", {}).get("sha256") != header.get("model", {}).get("sha256"):
+        differing.append("model")
+    if differing:
+        raise UserError(f"{directory} holds a run with other {' and '.join(differing)}", f"see {directory / RUN}")
+
+
+def _read_parts(path: Path) -> list[dict[str, TaskCost]]:
+    """The parts of a run; none where there is no such file (runs before there were parts), or where it is damaged."""
+    try:
+        parts = json.loads(path.read_text(encoding="utf-8"))
+        return [{task: TaskCost.from_json(cost) for task, cost in part.items()} for part in parts]
+    except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
+        return []
 
 
 def _lock(file: TextIO, directory: Path) -> None:

@@ -2,7 +2,8 @@
 
 Data: https://github.com/facebookresearch/anli (CC BY-NC 4.0), ``R1/test.jsonl`` to ``R3/test.jsonl`` and
 ``train.jsonl`` beside each, with rows ``{"uid", "context", "hypothesis", "label": "e"/"n"/"c"}``; or ``facebook/anli``
-on the hub. Where a round's ``test`` file is not there its ``dev`` file is asked. A worked row of the prompt:
+on the hub. Where a round's ``test`` file is not there its ``dev`` file is asked, and
+the run says so (``split``). A worked row of the prompt:
 
     Franco Zeffirelli, KBE Grande Ufficiale OMRI (] ; born 12 February 1923) is an Italian director [...]
     Question: Franco Zeffirelli had a political career True, False, or Neither?
@@ -20,10 +21,13 @@ ANSWERS = ("True", "Neither", "False")
 
 
 def _part(r: int) -> Part:
-    def files(*splits: str) -> tuple[str, ...]:
-        return tuple(name for split in splits for name in (f"R{r}/{split}.jsonl", f"R{r}_{split}.jsonl"))
+    def of(split: str, instead: Part | None = None) -> Part:
+        return Part(f"r{r}", files(split), files("train"), split, f"train_r{r}", f"{split}_r{r}", instead)
 
-    return Part(f"r{r}", files("test", "dev"), files("train"), f"test_r{r}", f"train_r{r}")
+    def files(split: str) -> tuple[str, ...]:
+        return f"R{r}/{split}.jsonl", f"R{r}_{split}.jsonl"
+
+    return of("test", instead=of("dev"))
 
 
 class ANLI(MultipleChoice):

@@ -32,6 +32,21 @@ class LoadOptions:
     chat: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A task's questions, and which rows of its data set they are.
+
+    Attributes:
+        docs: the questions to ask, in the data set's order.
+        split: of ``Task.splits`` what was read, None where the data set has none.
+        rows: rows of that split, before ``LoadOptions.limit``; each is a question.
+    """
+
+    docs: list[Doc]
+    split: str | None
+    rows: int
+
+
 class Task(Protocol):
     """One benchmark.
 
@@ -51,8 +66,15 @@ class Task(Protocol):
     default_shots: int
     phi3_shots: int | None
 
-    def load(self, options: LoadOptions) -> list[Doc]:
-        """Every question, in the data set's order.
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the questions may come from, by the harness's names; the first one there is read.
+
+        Empty where the data set is one whole.
+        """
+
+    def load(self, options: LoadOptions) -> Loaded:
+        """The questions that ``options`` ask for.
 
         Raises:
             UserError: the data is missing or malformed.
@@ -117,6 +139,11 @@ def letter_doc(doc_id: str, group: str, prompt: str, target: str) -> Doc:
         target=target,
         single_token=True,
     )
+
+
+def loaded(docs: list[Doc], split: str | None, options: LoadOptions) -> Loaded:
+    """All questions of a split as ``options`` limit them."""
+    return Loaded(spread(docs, options.limit), split, len(docs))
 
 
 def spread(docs: list[Doc], limit: int | None) -> list[Doc]:

@@ -34,7 +34,7 @@ from typing import Any
 
 from eval.data.hub_copy import published_or_copied
 from eval.data.readers import find_file, read_json_object, read_rows, text_lines
-from eval.tasks.base import ExactMatch, LoadOptions, shots_of, spread
+from eval.tasks.base import ExactMatch, Loaded, LoadOptions, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract, local_data
 from orin_runner.errors import UserError
@@ -77,9 +77,10 @@ class BBH(ExactMatch):
     metric = "exact match of what follows 'the answer is'"
     default_shots = 3
     phi3_shots: int | None = 3
+    splits: tuple[str, ...] = ("test",)
     max_new_tokens = 1024
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         data = local_data(options, self.name, "bbh/bbh/ and bbh/cot-prompts/")
         docs = []
         for subtask in SUBTASKS:
@@ -88,7 +89,7 @@ class BBH(ExactMatch):
             start = f"{intro}\n\n" + "".join(f"{self._example(example)}\n\n" for example in examples[:shots])
             for i, (question, target) in enumerate(_rows(data, subtask)):
                 docs.append(self._doc(subtask, i, start + self._asked(question), question, target))
-        return spread(docs, options.limit)
+        return loaded(docs, self.splits[0], options)
 
     def normalize(self, text: str) -> str:
         return extract(ANSWER, text)

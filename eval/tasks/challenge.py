@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eval.data.readers import DATA, read_jsonl
-from eval.tasks.base import ExactMatch, LoadOptions, spread
+from eval.tasks.base import ExactMatch, Loaded, LoadOptions, loaded
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 from orin_runner.model.candidates import choices_in
@@ -62,8 +62,9 @@ class Challenge(ExactMatch):
     licence = "MIT"
     metric = "exact match of the greedy text"
     default_shots = 0
+    splits: tuple[str, ...] = ()
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         if options.shots:
             raise UserError("the challenge has no worked examples", "leave --shots out")
         if options.data is None:
@@ -76,7 +77,7 @@ class Challenge(ExactMatch):
                 where = f"{path}, line {line}"
                 name = path.name.removesuffix(".gz").removesuffix(".jsonl")
                 docs.append(challenge_doc(f"{name}/{line}", name, row["message"], row["answer"], where))
-        return spread(docs, options.limit)
+        return loaded(docs, None, options)
 
     def normalize(self, text: str) -> str:
         return challenge_text(text)

@@ -34,7 +34,7 @@ import numpy as np
 
 from eval.data.hub_copy import split_files, split_folders
 from eval.data.readers import find_file, first_file, read_json_object, read_jsonl, read_rows
-from eval.tasks.base import LoadOptions, shots_of, spread
+from eval.tasks.base import Loaded, LoadOptions, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, local_data
 from orin_runner.errors import UserError
@@ -60,13 +60,14 @@ class DROP:
     metrics: tuple[str, ...] = ("em", "f1")
     default_shots = 0
     phi3_shots: int | None = None
+    splits: tuple[str, ...] = ("validation",)
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         shots_of(self, options, 0)
         data = local_data(options, self.name, "drop/drop_dataset_dev.json")
         if path := first_file(data, *ORIGINAL):
             rows = _original(path)
-        elif copy := split_files(data, split_folders(COPIES, None), "validation"):
+        elif copy := split_files(data, split_folders(COPIES, None), self.splits[0]):
             rows = _copied(copy)
         else:
             rows = _flat(find_file(data, ORIGINAL[0], SIMPLE_EVALS, also=f"{COPIES[1]}'s files of validation in drop/"))
@@ -85,7 +86,7 @@ class DROP:
             )
             for name, passage, question, accepted in rows
         ]
-        return spread(docs, options.limit)
+        return loaded(docs, self.splits[0], options)
 
     def normalize(self, text: str) -> str:
         """The official normalisation."""

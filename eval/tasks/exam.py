@@ -10,9 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from eval.data.readers import read_jsonl
-from eval.tasks.base import ExactMatch, LoadOptions, letter_doc, spread
+from eval.tasks.base import ExactMatch, Loaded, LoadOptions, letter_doc, loaded
 from eval.tasks.challenge import challenge_doc, challenge_text
-from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
 FILE = Path(__file__).parent.parent / "data" / "exam.jsonl"
@@ -27,8 +26,9 @@ class Exam(ExactMatch):
     licence = "MIT"
     metric = "exact match of the greedy text; letter with the highest log-probability"
     default_shots = 0
+    splits: tuple[str, ...] = ()
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         if options.shots:
             raise UserError("the exam has no worked examples", "leave --shots out")
         docs = []
@@ -38,7 +38,7 @@ class Exam(ExactMatch):
                 docs.append(challenge_doc(row["id"], "text", message, row["answer"], f"{FILE}, line {line}"))
             else:
                 docs.append(letter_doc(row["id"], "letters", row["prompt"], row["answer"]))
-        return spread(docs, options.limit)
+        return loaded(docs, None, options)
 
     def normalize(self, text: str) -> str:
         return challenge_text(text)

@@ -28,7 +28,7 @@ from typing import Any
 
 from eval.data.hub_copy import published_or_copied, split_folders
 from eval.data.readers import read_hub, read_rows
-from eval.tasks.base import LoadOptions, shots_of, spread
+from eval.tasks.base import Loaded, LoadOptions, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract
 from orin_runner.errors import UserError
@@ -58,16 +58,17 @@ class GSM8K:
     metrics: tuple[str, ...] = ("strict-match", "flexible-extract")
     default_shots = 5
     phi3_shots: int | None = 8
+    splits: tuple[str, ...] = ("test",)
     folders = FOLDERS[1:]
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         shots = shots_of(self, options)
         worked = _rows(options, "train") if shots else []
         if shots:
             shots_of(self, options, len(worked))
         rng = random.Random(HARNESS_SEED)
         docs = []
-        for i, (question, answer) in enumerate(_rows(options, "test")):
+        for i, (question, answer) in enumerate(_rows(options, self.splits[0])):
             examples = [f"Question: {q}\nAnswer: {a}\n\n" for q, a in rng.sample(worked, shots)]
             docs.append(
                 Doc(
@@ -82,7 +83,7 @@ class GSM8K:
                     until=UNTIL,
                 )
             )
-        return spread(docs, options.limit)
+        return loaded(docs, self.splits[0], options)
 
     def normalize(self, text: str) -> str:
         return cleaned(extract(STRICT, text))

@@ -28,8 +28,7 @@ from typing import Any
 
 from eval.data.hub_copy import published_or_copied, split_folders
 from eval.data.readers import read_csv, read_hub, read_rows
-from eval.tasks.base import LETTERS, ExactMatch, LoadOptions, letter_doc, shots_of, spread
-from eval.tasks.doc import Doc
+from eval.tasks.base import LETTERS, ExactMatch, Loaded, LoadOptions, letter_doc, loaded, shots_of
 from orin_runner.errors import UserError
 
 FOLDERS = ("mmlu", "mmlu/data", "data")
@@ -74,8 +73,9 @@ class MMLU(ExactMatch):
     metrics: tuple[str, ...] = ("acc",)
     default_shots = 5
     phi3_shots: int | None = 5
+    splits: tuple[str, ...] = ("test",)
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         docs = []
         read: dict[Path, list[_Placed]] = {}
         for subject in SUBJECTS:
@@ -85,7 +85,7 @@ class MMLU(ExactMatch):
             worked = "".join(f"{row.text()} {row.answer}\n\n" for row in dev[:shots])
             for i, row in enumerate(_rows(options, subject, "test", read)):
                 docs.append(letter_doc(f"{subject}/{i}", subject, intro + worked + row.text(), row.answer))
-        return spread(docs, options.limit)
+        return loaded(docs, self.splits[0], options)
 
 
 def _rows(options: LoadOptions, subject: str, split: str, read: dict[Path, list[_Placed]]) -> Iterator[_Row]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from eval.data.hub_copy import published_or_copied, split_folders
-from eval.data.readers import find_file, read_hub, read_labels, read_rows
-from eval.tasks.base import ExactMatch, LoadOptions, Scoring, shots_of, spread
+from eval.data.hub_copy import published_or_copied, split_files, split_folders
+from eval.data.readers import find_file, first_file, read_hub, read_labels, read_rows
+from eval.tasks.base import ExactMatch, Loaded, LoadOptions, Scoring, loaded, shots_of
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
@@ -50,7 +50,10 @@ class Part:
         group: what they are called in the results.
         files: published names in the task's folders; the first one there is read.
         worked_files: the same for worked examples.
-        split, worked_split: the same on the hub.
+        split: what these rows are called, by the harness's name.
+        worked_split: split of the worked examples on the hub.
+        hub_split: what ``split`` is called on the hub, where not the same.
+        instead: rows of another split, which are read where those of this one are not there.
     """
 
     group: str
@@ -58,6 +61,13 @@ class Part:
     worked_files: tuple[str, ...]
     split: str
     worked_split: str = "train"
+    hub_split: str = ""
+    instead: Part | None = None
+
+    @property
+    def on_hub(self) -> str:
+        """What ``split`` is called on the hub."""
+        return self.hub_split or self.split
 
 
 class MultipleChoice(ExactMatch, ABC):
@@ -88,6 +98,12 @@ class MultipleChoice(ExactMatch, ABC):
     choice_names: tuple[str, ...] = ()
     labels_apart = False
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Of all parts, then of what may be read instead."""
+        instead = (part.instead for part in self.parts)
+        return tuple(dict.fromkeys(part.split for part in (*self.parts, *instead) if part is not None))
+
     @abstractmethod
     def item(self, row: Row) -> Item:
         """A row of the published file or of the hub.
@@ -96,18 +112,19 @@ class MultipleChoice(ExactMatch, ABC):
             KeyError, ValueError: it is malformed.
         """
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         shots = shots_of(self, options)
         scoring = options.scoring or self.scoring
         docs = []
-        for part in self.parts:
+        parts = [self._there(options.data, part) for part in self.parts]
+        for part in parts:
             worked = list(islice(self._items(options, part.worked_files, part.worked_split), shots)) if shots else []
             shots_of(self, options, len(worked) if shots else None)
             start = "".join(self.example(item, scoring) + "\n\n" for item in worked)
-            for i, item in enumerate(self._items(options, part.files, part.split)):
+            for i, item in enumerate(self._items(options, part.files, part.on_hub)):
                 doc_id = f"{part.group}/{i}" if len(self.parts) > 1 else str(i)
                 docs.append(self.doc(doc_id, part.group, item, start, scoring))
-        return spread(docs, options.limit)
+        return loaded(docs, " and ".join(dict.fromkeys(part.split for part in parts)), options)
 
     def example(self, item: Item, scoring: Scoring) -> str:
         """A worked example."""
@@ -160,13 +177,27 @@ class MultipleChoice(ExactMatch, ABC):
         for path in self._paths(options.data, files, split):
             yield from _with_labels(path) if self.labels_apart else read_rows(path)
 
+    def _there(self, data: Path | None, part: Part) -> Part:
+        """``part``, or what is read instead if only that is there."""
+        if data is None or part.instead is None or self._has(data, part) or not self._has(data, part.instead):
+            return part
+        return part.instead
+
+    def _has(self, data: Path, part: Part) -> bool:
+        names, folders = self._places(part.files)
+        return first_file(data, *names) is not None or bool(split_files(data, folders, part.on_hub))
+
     def _paths(self, data: Path, files: tuple[str, ...], split: str) -> list[Path]:
         """The published file, or the files of the split in a copy of the hub's repository."""
+        names, folders = self._places(files)
+        return published_or_copied(data, names, folders, split, self.hub[0])
+
+    def _places(self, files: tuple[str, ...]) -> tuple[list[str], list[str]]:
+        """Where under ``--data`` the published files may lie, and those of a copy of the hub's repository."""
         repository, _, config = self.hub
         folders = (self.name, *self.folders)
         names = [f"{folder}/{name}" for name in files for folder in folders]
-        copies = (*folders, repository, repository.partition("/")[2])
-        return published_or_copied(data, names, split_folders(copies, config), split, repository)
+        return names, split_folders((*folders, repository, repository.partition("/")[2]), config)
 
 
 def _with_labels(path: Path) -> list[tuple[str, Row]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eval.tasks.base import LoadOptions, Scoring
+from eval.tasks.base import Loaded, LoadOptions, Scoring
 from eval.tasks.doc import Doc
 from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, text, texts
 from orin_runner.errors import UserError
@@ -57,7 +57,7 @@ class TruthfulQA(MultipleChoice):
     parts = (Part("validation", ("mc_task.json",), (), "validation"),)
     cue = "\nA:"
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         if options.shots:
             raise UserError("TruthfulQA has no training split; six worked questions are always there", "omit --shots")
         if options.scoring == "letters":

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from eval.tasks.base import LoadOptions, Scoring
+from eval.tasks.base import Loaded, LoadOptions, Scoring
 from eval.tasks.doc import Doc
 from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
 from orin_runner.errors import UserError
@@ -40,7 +40,7 @@ class WinoGrande(MultipleChoice):
 
     choice_names = ("1", "2")
 
-    def load(self, options: LoadOptions) -> list[Doc]:
+    def load(self, options: LoadOptions) -> Loaded:
         if options.scoring == "letters":
             raise UserError("WinoGrande's options stand within the sentence", "omit --scoring")
         return super().load(options)

@@ -40,36 +40,40 @@ def diff_command(
         if result["same_checkpoint"] is False:
             raise UserError(f"{run} and {other} come from different checkpoints", "compare the same weights")
     if not results[0]["within_max_drop"]:
-        notes.warn(f"average accuracy drops by {results[0]['mean_drop']:.2f} points, more than {max_drop}")
+        drop = _drop(results[0]["mean_drop"], max_drop, within=False).removeprefix("+")
+        notes.warn(f"average accuracy drops by {drop} points, more than {max_drop:g}")
         raise typer.Exit(1)
 
 
 def print_diff(results: Sequence[dict[str, Any]]) -> None:
-    """A run beside its references: accuracy and its drop, the flips by cause, the flips themselves."""
-    rows, flips = [], []
+    """A run beside its references: what is compared, the metric and its drop, the flips by cause, the flips."""
+    print(f"run        {_made(results[0], 'run')}")
     for result in results:
-        against = f"{result['reference_engine'] or '?'} {result['reference_dtype'] or ''}".strip()
-        against += ", window off" if result["reference_window_off"] else ""
+        print(f"reference  {_made(result, 'reference')}")
+    rows, flips = [], []
+    limit = results[0]["max_drop"]
+    for result in results:
+        against = f", {_against(result)}" if len(results) > 1 else ""
         for name, section in result["tasks"].items():
             texts = f"{section['identical_texts']}/{section['texts']}" if section["texts"] else ""
-            same = (texts, f"{section['same_token_ids']}/{section['items']}")
-            rows.append((f"{name}, {against}", *_accuracies(section), _yes(section["within_max_drop"]), *same))
-            flips.append((f"{name}, {against}", *_flip_counts(section)))
+            judged, same = section["within_max_drop"], (texts, f"{section['same_token_ids']}/{section['items']}")
+            rows.append((name + against, *_accuracies(section, limit, within=judged), _yes(judged), *same))
+            flips.append((name + against, *_flip_counts(section)))
             for label in ("within", "beyond"):
                 part = section.get(f"{label}_window")
                 if part and part["items"] and section["beyond_window"]["items"]:
                     rows.append((f"  {label} the window", *_accuracies(part), "", "", ""))
         if len(result["tasks"]) > 1:
-            rows.append((f"all items, {against}", *_accuracies(result["all"]), "", "", ""))
-            flips.append((f"all items, {against}", *_flip_counts(result["all"])))
-            drop = f"{result['mean_drop']:+.2f}", _interval(result["mean_drop_interval"])
-            judged = _yes(result["within_max_drop"])
-            rows.append((f"average of {len(result['tasks'])} tasks, {against}", "", "", "", *drop, "", judged, "", ""))
-    limit = f"≤ {results[0]['max_drop']:g}"
-    numbers = ("items", "run", "reference", "drop", "95 % interval", "agreement", limit)
-    print_table("", ("task, reference", *numbers, "same texts", "same token ids"), rows)
+            rows.append((f"all items{against}", *_accuracies(result["all"]), "", "", ""))
+            flips.append((f"all items{against}", *_flip_counts(result["all"])))
+            judged = result["within_max_drop"]
+            average = f"average of {len(result['tasks'])} tasks{against}"
+            mean = _drop(result["mean_drop"], limit, within=judged), _interval(result["mean_drop_interval"])
+            rows.append((average, "", "", "", "", *mean, "", _yes(judged), "", ""))
+    numbers = ("items", "run", "reference", "drop", "95 % interval", "agreement", f"≤ {limit:g}")
+    print_table("", ("task", "metric", *numbers, "same texts", "same ids"), rows, (0, 1))
     causes = (cause.replace("_", " ") for cause in CAUSES)
-    print_table("", ("task, reference", "flips", "lost", "gained", "McNemar p", *causes), flips)
+    print_table("", ("task", "flips", "lost", "gained", "test", "p", *causes), flips, (0, 4))
     for result in results:
         for name, section in result["tasks"].items():
             for line in _task_lines(f"{name}, {result['reference']}", section):
@@ -87,15 +91,27 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
         None: "checkpoints that are not known to be the same",
     }[first["same_checkpoint"]]
     altered = "" if first["altered_values"] is None else f"; {first['altered_values']:,} values altered in the GGUF"
-    print(f"drop of average accuracy: {first['mean_drop']:+.2f} points; {same_checkpoint}{altered}")
+    drop = _drop(first["mean_drop"], limit, within=first["within_max_drop"])
+    print(f"drop of average accuracy: {drop} points; {same_checkpoint}{altered}")
 
 
-def _accuracies(part: dict[str, Any]) -> tuple[str, ...]:
+def _against(result: dict[str, Any], role: str = "reference") -> str:
+    window = ", window off" if result[f"{role}_window_off"] else ""
+    return f"{result[f'{role}_engine'] or '?'} {result[f'{role}_dtype'] or ''}".strip() + window
+
+
+def _made(result: dict[str, Any], role: str) -> str:
+    return f"{result[role]}: {result[f'{role}_model'] or 'a model without name'}, {_against(result, role)}"
+
+
+def _accuracies(part: dict[str, Any], limit: float | None = None, *, within: bool = True) -> tuple[str, ...]:
+    drop = part["drop_points"]
     return (
+        part["metric"] or "",
         str(part["items"]),
         f"{part['accuracy']:.2%}",
         f"{part['reference_accuracy']:.2%}",
-        f"{part['drop_points']:+.2f}",
+        f"{drop:+.2f}" if limit is None else _drop(drop, limit, within=within),
         _interval(part["drop_interval"]),
         f"{part['agreement']:.2%}",
     )
@@ -103,7 +119,8 @@ def _accuracies(part: dict[str, Any]) -> tuple[str, ...]:
 
 def _flip_counts(part: dict[str, Any]) -> tuple[str, ...]:
     counts = (part["flips_in_all"], part["lost"], part["gained"])
-    return (*map(str, counts), f"{part['mcnemar_p']:.3g}", *(str(part["causes"][cause]) for cause in CAUSES))
+    causes = (str(part["causes"][cause]) for cause in CAUSES)
+    return (*map(str, counts), part["test"], f"{part['p']:.3g}", *causes)
 
 
 def _task_lines(label: str, section: dict[str, Any]) -> list[str]:
@@ -119,6 +136,12 @@ def _task_lines(label: str, section: dict[str, Any]) -> list[str]:
         answers = f"{flip['run']!r}, reference {flip['reference']!r}, right {flip['target']!r}"
         lines.append(f"  {flip['id']}: {answers}{margin}: {flip['cause'].replace('_', ' ')}")
     return lines
+
+
+def _drop(points: float, limit: float, *, within: bool) -> str:
+    """Two decimals, or as many as it takes not to look like the other side of ``limit``."""
+    texts = (f"{points:+.{digits}f}" for digits in range(2, 17))
+    return next((text for text in texts if (float(text) <= limit) == within), f"{points:+}")
 
 
 def _interval(limits: Sequence[float]) -> str:

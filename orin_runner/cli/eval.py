@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from eval.challenge_rules import capped, rule_warnings
 from eval.evaluate import Prepared, evaluate, prepare
 from eval.progress import Status
 from eval.runs.meter import Meter
-from eval.runs.run import RunWriter, check_folder
+from eval.runs.run import PREDICTIONS, Run, RunWriter, check_folder, check_same
 from eval.runs.samples import SAMPLES
 from orin_runner.cli.launch import all_requests, offload_lines, open_model, plan_lines, start
 from orin_runner.cli.options import (
@@ -22,6 +23,7 @@ from orin_runner.cli.options import (
     Device,
     Json,
     Limit,
+    MaxNewTokens,
     ModelFile,
     Out,
     ScoringMode,
@@ -31,26 +33,26 @@ from orin_runner.cli.options import (
     chosen_tasks,
     device_bytes,
     load_options,
+    splits,
 )
 from orin_runner.cli.result import add_prompt_rate, print_result, run_folder
 from orin_runner.cli.run_header import common_header, model_header
 from orin_runner.console import Bar, Notes
 from orin_runner.engine.prompt_cache import PromptCacheOptions
 from orin_runner.errors import UserError, os_error_line
+from orin_runner.files import is_torn
 from orin_runner.machine.sensors import find_sensors
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
-from orin_runner.requests import Request, context_tokens
+from orin_runner.process_clock import process_started
+from orin_runner.requests import Request, context_tokens, longest_path
 from orin_runner.workers.supervisor import Supervisor
 
-STARTED = time.perf_counter()
-"""When the process began, but for its imports."""
+ENGINE = "llama.cpp"
+"""What ``run.json`` calls this engine."""
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was broken off.")]
 Draft = Annotated[bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Bound on each greedy text, where it is lower than the task's own.")
-]
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
 ]
@@ -84,7 +86,8 @@ def eval_command(
     as_json: Json = False,
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
-    began, notes = time.perf_counter() - STARTED, Notes()
+    began, notes = process_started(), Notes()
+    start_s = time.perf_counter() - began
     options = load_options(data, limit, shots, scoring, chat=chat)
     chosen = chosen_tasks(notes, tasks, data)
     if resume and out is None:
@@ -99,21 +102,26 @@ def eval_command(
     cache = None
     if prompt_cache is not None:
         cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {file.digest()}")
+    settings = {
+        "tasks": tasks,
+        "draft": draft,
+        **asked(options),
+        "prompt_cache": None if prompt_cache is None else str(prompt_cache),
+        "max_new_tokens": max_new_tokens,
+        "splits": splits(prepared),
+    }
+    if resume and _is_complete(out, file, settings, prepared):
+        notes.note(f"{out} holds all {len(requests)} answers: nothing is left to go on with, and nothing is changed")
+        print_result(Run.open(out).report, out, as_json)
+        return
     with start(notes, file, requests, device_bytes(device), draft=draft, prompt_cache=cache) as supervisor:
         _say_how_it_runs(notes, supervisor, file, requests)
-        settings = {
-            "tasks": tasks,
-            "draft": draft,
-            **asked(options),
-            "prompt_cache": None if prompt_cache is None else str(prompt_cache),
-            "max_new_tokens": max_new_tokens,
-        }
-        header = {**common_header("llama.cpp"), **model_header(file, supervisor), "settings": settings}
+        header = {**common_header(ENGINE), **model_header(file, supervisor), "settings": settings}
         with RunWriter(out, header, resume=resume) as writer:
             if resume:
                 torn = "; an incomplete last line was dropped" if writer.torn else ""
                 notes.note(f"{out} holds {len(writer.known)} answers of {len(requests)}{torn}")
-            sections, measured = _metered_run(notes, prepared, tokenizer, supervisor, writer, began)
+            sections, measured = _metered_run(notes, prepared, tokenizer, supervisor, writer, start_s, began)
             report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks, "measured": measured}
             writer.report(report)
             left = any("unanswered" in section for section in sections.values())
@@ -124,6 +132,20 @@ def eval_command(
     if left:
         notes.error("interrupted", f"orin-run eval {' '.join(tasks)} --resume --out {out} goes on")
         raise typer.Exit(130)
+
+
+def _is_complete(out: Path, file: GGUFFile, settings: dict[str, Any], prepared: Sequence[Prepared]) -> bool:
+    """Whether the run to go on with has an answer to every question, and a report.
+
+    Raises:
+        UserError: it is a run of another engine, other settings or another model.
+    """
+    if (out / PREDICTIONS).exists() and is_torn(out / PREDICTIONS):
+        return False
+    run = Run.open(out)
+    check_same(out, run.header, {"engine": ENGINE, "settings": settings, "model": {"sha256": file.digest()}})
+    keys = [(item.task.name, question.doc.id) for item in prepared for question in item.questions]
+    return bool(run.report) and all(key in run.predictions and run.predictions[key].failed is None for key in keys)
 
 
 def _warn(notes: Notes, prepared: Sequence[Prepared], file: GGUFFile, *, prompt_cache: bool) -> list[str]:
@@ -141,15 +163,19 @@ def _warn(notes: Notes, prepared: Sequence[Prepared], file: GGUFFile, *, prompt_
 
 
 def window_warning(item: Prepared, file: GGUFFile) -> str | None:
-    """What a dropped sliding window means for a task's prompts; None where it means nothing."""
+    """What a dropped sliding window means for a task's prompts and choices; None where it means nothing.
+
+    How long texts become is not known yet: of these the prompt alone is counted.
+    """
     window = file.dropped_window
     if window is None:
         return None
-    beyond = sum(question.n_tokens > window for question in item.questions)
+    beyond = sum(longest_path(question.request) > window for question in item.questions)
     if not beyond:
         return None
     return (
-        f"{beyond} of {len(item.questions)} {item.task.name} prompts are longer than the model's {window}-token "
+        f"{beyond} of {len(item.questions)} {item.task.name} prompts, with their choices, are longer than the model's "
+        f"{window}-token "
         f"sliding window, which this file's layout drops: their answers are not the model's. "
         f"Convert with --window exact"
     )
@@ -173,31 +199,44 @@ def _metered_run(
     tokenizer: Tokenizer,
     supervisor: Supervisor,
     writer: RunWriter,
+    start_s: float,
     began: float,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Run the tasks, up to one that is interrupted, with a meter beside them.
 
     Args:
-        began: seconds from the start of the process to the start of the command.
+        start_s: seconds from the start of the process to the start of the command.
+        began: the start of the process, on the scale of ``time.perf_counter``.
 
     Returns:
         The tasks' sections of ``report.json``, and what was measured.
     """
     device = supervisor.plan.device
     sections: dict[str, Any] = {}
+    ran = 0.0  # seconds of the tasks before
     sensors = find_sensors(cuda=device.cuda)
     with Meter(writer.directory / SAMPLES, sensors, unified=device.cuda and device.unified) as meter:
         for item in prepared:
             name = item.task.name
             meter.begin(name)
             with notes.progress(name, 1.0) as bar:
-                clocks = {"start": began, "load": supervisor.loaded.seconds}
-                sections[name] = evaluate(item, tokenizer, supervisor, writer, clocks, _TaskProgress(meter, bar))
+                clocks = {"start": start_s, "load": supervisor.loaded.seconds}
+                elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
+                process_clock = partial(_process_clock, began, elsewhere)
+                before = time.perf_counter()
+                show = _TaskProgress(meter, bar)
+                sections[name] = evaluate(item, tokenizer, supervisor, writer, clocks, show, process_clock)
+                ran += time.perf_counter() - before
             if "unanswered" in sections[name]:
                 break
     if meter.failure is not None:
         notes.warn(f"{SAMPLES} ends early: {os_error_line(meter.failure)}")
     return sections, meter.measured()
+
+
+def _process_clock(began: float, elsewhere: float) -> float:
+    """Seconds since the process began, less those spent on other tasks."""
+    return time.perf_counter() - began - elsewhere
 
 
 class _TaskProgress:

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from eval.data.digests import changed_files
+from eval.evaluate import Prepared
 from eval.tasks.base import LoadOptions, Scoring, Task
 from eval.tasks.registry import get_task
 from orin_runner.console import Notes
 from orin_runner.errors import UserError
-from orin_runner.machine.devices import KNOWN, parse_size
+from orin_runner.machine.devices import KNOWN, UNITS, parse_size
+from orin_runner.machine.memory_formula import MIB
 
 Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help="Such as mmlu; orin-run tasks lists all.")]
 ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_MODEL, else the last make convert).")]
@@ -30,8 +32,13 @@ ScoringMode = Annotated[
     typer.Option("--scoring", metavar="letters|text", help="Score answer letters or whole choices (default: task's)."),
 ]
 Chat = Annotated[bool, typer.Option("--chat", help="Put each prompt into the model's chat template.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Bound on each greedy text, where it is lower than the task's own.")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder for the run (default: runs/TASK-TIME).")]
-Device = Annotated[str, typer.Option(help="auto (this machine), orin-32gb, or an amount of memory such as 29000MiB.")]
+Device = Annotated[
+    str, typer.Option(help="auto (this machine), orin-32gb, or an amount of memory and its unit: B, KiB, MiB, GiB.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -72,18 +79,27 @@ def asked(options: LoadOptions) -> dict[str, Any]:
     return {"limit": options.limit, "shots": options.shots, "scoring": options.scoring, "chat": options.chat}
 
 
+def splits(prepared: Sequence[Prepared]) -> dict[str, str | None]:
+    """By task, what ``run.json`` says of the split that was read."""
+    return {item.task.name: item.split for item in prepared}
+
+
 def device_bytes(device: str) -> int | None:
     """Bytes named by --device; None for auto.
 
     Raises:
-        UserError: neither a known device nor a size.
+        UserError: neither a known device nor a size, or a size without a unit or of less than 1 MiB.
     """
     if device == "auto":
         return None
     if device in KNOWN:
         return KNOWN[device].available
     size = parse_size(device)
+    if size is None and parse_size(f"{device}B") is not None:
+        raise UserError(f"--device {device} has no unit", f"add one of {', '.join(UNITS)}: --device {device}MiB")
     if size is None:
         known = ", ".join(KNOWN)
         raise UserError(f"--device {device} is neither a device nor an amount of memory", f"auto, {known}, or 29000MiB")
+    if size < MIB:
+        raise UserError(f"--device {device} is less than 1 MiB", "an amount of memory such as 29000MiB or 28GiB")
     return size

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from eval.challenge_rules import capped
 from eval.evaluate import prepare
 from eval.runs.run import RunWriter, check_folder
 from orin_runner.cli.options import (
@@ -15,6 +17,7 @@ from orin_runner.cli.options import (
     Data,
     Json,
     Limit,
+    MaxNewTokens,
     Out,
     ScoringMode,
     Shots,
@@ -22,11 +25,13 @@ from orin_runner.cli.options import (
     asked,
     chosen_tasks,
     load_options,
+    splits,
 )
 from orin_runner.cli.result import print_result, run_folder
 from orin_runner.cli.run_header import common_header
 from orin_runner.console import Notes
 from orin_runner.errors import UserError
+from orin_runner.process_clock import process_started
 
 
 def reference_command(
@@ -38,6 +43,7 @@ def reference_command(
     scoring: ScoringMode = None,
     chat: Chat = False,
     out: Out = None,
+    max_new_tokens: MaxNewTokens = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
     reference_window: Annotated[
@@ -47,11 +53,13 @@ def reference_command(
     as_json: Json = False,
 ) -> None:
     """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
-    notes = Notes()
+    began, notes = process_started(), Notes()
+    start_s = time.perf_counter() - began
     options = load_options(data, limit, shots, scoring, chat=chat)
     chosen = chosen_tasks(notes, tasks, data)
     out = out or run_folder([*tasks, "reference"])
     check_folder(out)
+    before = time.perf_counter()
     try:
         from eval import reference as hf  # noqa: PLC0415 - torch stays off machines that only run GGUFs
     except ImportError as error:
@@ -61,18 +69,31 @@ def reference_command(
         raise UserError(f"unknown dtype {dtype!r}", f"one of {', '.join(hf.DTYPES)}")
     if reference_window not in {"on", "off"}:
         raise UserError(f"--reference-window is on or off, not {reference_window!r}")
-    before = time.perf_counter()
     loaded = hf.Reference(model, dtype, device, window=reference_window == "on")
-    clocks = {"load": time.perf_counter() - before}
-    prepared = [prepare(task, options, loaded.encoder, loaded.n_positions) for task in chosen]
-    ours, theirs = common_header("transformers"), loaded.header()
-    header = {**ours, **theirs, "versions": {**ours["versions"], **theirs["versions"]}, "settings": asked(options)}
+    ours, theirs = common_header("transformers"), loaded.header()  # reads all weights for their digest
+    clocks = {"start": start_s, "load": time.perf_counter() - before}
+    prepared = [capped(prepare(task, options, loaded.encoder, loaded.n_positions), max_new_tokens) for task in chosen]
+    versions = {**ours["versions"], **theirs["versions"]}
+    settings = {**asked(options), "max_new_tokens": max_new_tokens, "splits": splits(prepared)}
+    header = {**ours, **theirs, "versions": versions, "settings": settings}
     sections: dict[str, Any] = {}
     report = {"tasks": sections}
+    ran = 0.0  # seconds of the tasks before
     with RunWriter(out, header) as writer:
         for item in prepared:
             name = item.task.name
+            elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
+            before = time.perf_counter()
             with notes.progress(name, len(item.questions)) as bar:
-                sections[name] = hf.evaluate_reference(item, loaded, writer, clocks, batch_tokens, bar.update)
+                process_clock = partial(_seconds_since, began + elsewhere)
+                sections[name] = hf.evaluate_reference(
+                    item, loaded, writer, clocks, batch_tokens, bar.update, process_clock
+                )
+            ran += time.perf_counter() - before
         writer.report(report)
     print_result(report, out, as_json)
+
+
+def _seconds_since(moment: float) -> float:
+    """Seconds since ``moment`` of ``time.perf_counter``."""
+    return time.perf_counter() - moment

@@ -80,13 +80,13 @@ def print_report(report: dict[str, Any], out: Path) -> None:
 
 
 def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[str]:
-    """What a task's row does not say: what failed, its clocks, its greedy texts, its near-ties.
+    """What a task's row does not say: which rows were asked, what failed, its clocks, its greedy texts, its near-ties.
 
     Args:
         section: of ``report.json``.
         rate: the run's ``prompt_rate``, if it was measured.
     """
-    lines = []
+    lines = [rows_line(section)] if section.get("rows") else []
     if section["failed"]:
         lines.append(f"{section['failed']} items were not answered and count as wrong; see predictions.jsonl")
     if greedy := section.get("greedy"):
@@ -97,7 +97,10 @@ def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[s
             f"{greedy['drafted_share']:.1%} of tokens were verified drafts"
         )
     if section.get("resumed"):
-        lines.append(f"{section['resumed']} items were answered before; clocks and tokens are those of the others")
+        of_whom = "of all parts of the run"
+        if section.get("without_record"):
+            of_whom = f"without those of {section['without_record']} items, of which no record was left"
+        lines.append(f"{section['resumed']} items were answered before; clocks and tokens are {of_whom}")
     if section.get("unanswered"):
         lines.append(f"interrupted with {section['unanswered']} items unanswered; accuracy is of the others")
     if section["tokens"].get("restored"):
@@ -111,6 +114,13 @@ def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[s
         share = section["share_of_prompt_rate"]
         lines.append(f"{share:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)")
     return lines
+
+
+def rows_line(section: dict[str, Any]) -> str:
+    """Which rows of the data set a task's items are, those that an interruption left out among them."""
+    asked, rows = section["items"] + section.get("unanswered", 0), section["rows"]
+    share = f"all {rows:,} rows" if asked == rows else f"{asked:,} of {rows:,} rows, evenly spread,"
+    return f"{share} of the {section['split']} split" if section["split"] else share.removesuffix(",")
 
 
 def measured_line(measured: dict[str, Any]) -> str:
@@ -130,7 +140,7 @@ def measured_line(measured: dict[str, Any]) -> str:
 
 def challenge_clocks(section: dict[str, Any]) -> list[str]:
     """Seconds and seconds per item on the challenges' clocks, as both versions of the 2024 rules and 2023's count."""
-    asked = section["items"] - section.get("resumed", 0)
+    asked = section["items"] - section.get("without_record", 0)
     names = {
         CHALLENGE_2024: "data and inference",
         CHALLENGE_2024_BARE: "without data pre-processing",

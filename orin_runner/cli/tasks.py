@@ -25,21 +25,23 @@ def tasks_command(data: Data = None, as_json: Json = False) -> None:
 
 
 def task_row(task: Task, data: Path | None) -> dict[str, Any]:
-    """What is said of a task; ``rows`` is None where its files are not in ``data``."""
-    rows = None
+    """What is said of a task; ``split`` and ``rows`` are None where its files are not in ``data``."""
+    split = rows = None
     if data is not None:
         with suppress(UserError):
-            rows = len(task.load(LoadOptions(data)))
+            found = task.load(LoadOptions(data))
+            split, rows = found.split, found.rows
     names = ("name", "title", "default_shots", "phi3_shots", "metrics", "metric", "licence", "source")
-    return {"rows": rows, **{name: getattr(task, name) for name in names}}
+    return {"split": split, "rows": rows, "splits": task.splits, **{name: getattr(task, name) for name in names}}
 
 
 def print_tasks(rows: Sequence[dict[str, Any]]) -> None:
     """The rows as a table."""
-    header = ("task", "rows", "shots", "Phi-3's", "metrics", "licence", "source")
+    header = ("task", "split", "rows", "shots", "Phi-3's", "metrics", "licence", "source")
     cells = [
         (
             row["name"],
+            row["split"] or ", else ".join(row["splits"]),
             "" if row["rows"] is None else f"{row['rows']:,}",
             str(row["default_shots"]),
             "" if row["phi3_shots"] is None else str(row["phi3_shots"]),
@@ -49,4 +51,4 @@ def print_tasks(rows: Sequence[dict[str, Any]]) -> None:
         )
         for row in rows
     ]
-    print_table("", header, cells, text_columns=(0, 4, 5, 6))
+    print_table("", header, cells, text_columns=(0, 1, 5, 6, 7))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from orin_runner.batching.packer import Budget
 from orin_runner.batching.tree import TokenTree
@@ -86,8 +85,12 @@ class Engine:
         noise = Noise(self._executors[0])
         stats = self.stats = RunStats(near_tie=noise.near_tie)
 
+        def keep_stats() -> None:
+            stats.computed, stats.checked, stats.device = answers.tokens, checks.tokens, answers
+            stats.noise, stats.near_tie, stats.check_requests = noise.largest, noise.near_tie, noise.n_rows
+
         def on_batch() -> None:
-            stats.computed = answers.tokens
+            keep_stats()
             on_progress(Progress(stats.computed, stats.unique, stats.sent))
 
         started = time.perf_counter()
@@ -109,12 +112,10 @@ class Engine:
                 yield from self._score(prefill, wanted, noise, scorer, on_batch)
             if texts:
                 yield from self._generate(texts, twins, tree, noise, scorer, on_batch)
-            stats.computed, stats.checked = answers.tokens, checks.tokens
-            stats.noise, stats.near_tie, stats.check_requests = noise.largest, noise.near_tie, noise.n_rows
+            keep_stats()
             if stats.unique > planned:  # texts may share tokens with one another, and with other prompts
                 paths += [text.computed() for text in texts]
                 stats.unique = TokenTree([*wanted.paths, *paths]).n_unique
-            stats.device = replace(answers)
             if self._cache is not None:
                 stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
         finally:
@@ -144,7 +145,12 @@ class Engine:
         checked = [int(last[i]) for i in rows_to_check(wanted.position[last] + 1, prefill.tree.n_unique)]
         prefill.keep(checked)
         before = time.perf_counter()
-        yield from prefill.run(self._executors, self._budget, scorer, self._cache, on_batch)
+
+        def on_prefill_batch() -> None:
+            self.stats.clocks["prefill"] = time.perf_counter() - before
+            on_batch()
+
+        yield from prefill.run(self._executors, self._budget, scorer, self._cache, on_prefill_batch)
         self.stats.clocks["prefill"] = time.perf_counter() - before
         before = time.perf_counter()
         noise.measure([(wanted.path_to(k), prefill.kept(k)) for k in checked])
@@ -183,7 +189,12 @@ class Engine:
         """The results of generation requests."""
         stats = self.stats
         before = time.perf_counter()
-        greedy = Greedy(self._executors, self._budget, noise, scorer, self._cache, on_batch)
+
+        def on_decode_batch() -> None:
+            stats.clocks["decode"] = time.perf_counter() - before
+            on_batch()
+
+        greedy = Greedy(self._executors, self._budget, noise, scorer, self._cache, on_decode_batch)
         for text in greedy.finish(texts, tree):
             stats.unique += text.n_decoded()
             stats.sent += len(twins[text.index]) * (len(text.computed()) - len(text.request.prompt))

@@ -22,6 +22,8 @@ KNOWN = {
     )
 }
 """By the name that ``--device`` takes."""
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}
+GIVEN = "as given"
 
 
 def present_device(device_bytes: int | None = None) -> DeviceMemory:
@@ -33,14 +35,15 @@ def present_device(device_bytes: int | None = None) -> DeviceMemory:
     gpus = [device for device in llama.devices() if device.is_gpu]
     host, source = HostMemory().available()
     if not gpus:
-        return DeviceMemory("CPU", device_bytes or host, unified=True, cuda=False, present=True, note=source)
+        available, note = (host, source) if device_bytes is None else (device_bytes, GIVEN)
+        return DeviceMemory("CPU", available, unified=True, cuda=False, present=True, note=note)
     gpu = gpus[0]
     unified = Path("/etc/nv_tegra_release").exists()
     # On an integrated GPU the driver's free memory is the host's.
     free, source = (host, source) if unified else (gpu.free, "free, as the driver reports")
     name = f"{gpu.name} ({gpu.description})"
-    note = "as given" if device_bytes else source
-    return DeviceMemory(name, device_bytes or free, unified=unified, cuda=True, present=True, note=note)
+    available, note = (free, source) if device_bytes is None else (device_bytes, GIVEN)
+    return DeviceMemory(name, available, unified=unified, cuda=True, present=True, note=note)
 
 
 def cpu_threads() -> int:
@@ -49,8 +52,6 @@ def cpu_threads() -> int:
 
 
 def parse_size(text: str) -> int | None:
-    """Bytes of ``29000MiB``, ``28GiB``, ``31000000000``; None where ``text`` is no size."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|)", text)
-    if not found:
-        return None
-    return int(float(found[1]) * {"B": 1, "": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}[found[2]])
+    """Bytes of ``29000MiB``, ``28GiB``, ``31000000000B``; None where ``text`` is no number with one of ``UNITS``."""
+    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(UNITS)})", text)
+    return int(float(found[1]) * UNITS[found[2]]) if found else None

@@ -108,10 +108,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Results that have become known, by index in the request list, and how far the run is."""
+    """Results that have become known, by index in the request list; how far the run is, and what it has cost so far."""
 
     results: tuple[tuple[int, Result], ...]
     progress: Progress | None
+    stats: RunStats
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from types import TracebackType
 
@@ -151,7 +151,7 @@ class Supervisor:
         """
         self.stats = RunStats(near_tie=near_tie(0.0))
         open_requests = dict(enumerate(requests))
-        tokens = _Tokens()
+        costs = _Costs()
         in_vain = 0  # deaths in a row without an answer
         while open_requests:
             n_open = len(open_requests)
@@ -159,10 +159,9 @@ class Supervisor:
                 if self._process is None:
                     self._start_again(len(requests) - n_open, len(requests))
                     yield from self._unfit(open_requests)
-                yield from self._ask(open_requests, tokens, on_progress)
+                yield from self._ask(open_requests, costs, on_progress)
             except (_WorkerLostError, BrokenPipeError):
-                tokens.worker_lost()
-                self.stats = tokens.into(self.stats)
+                costs.worker_lost()
                 in_vain = 0 if len(open_requests) < n_open else in_vain + 1
                 left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
                 self._bury(in_vain, left, "going on with these in a new one and")
@@ -184,7 +183,7 @@ class Supervisor:
             yield i, Unfit(f"needs {needed[i]} tokens of context, memory now allows {self.max_context}")
 
     def _ask(
-        self, open_requests: dict[int, Request], tokens: _Tokens, on_progress: OnProgress
+        self, open_requests: dict[int, Request], costs: _Costs, on_progress: OnProgress
     ) -> Iterator[tuple[int, Result]]:
         """Send all open requests to the worker; takes out those that it answers."""
         assert self._connection is not None
@@ -199,11 +198,13 @@ class Supervisor:
                     del open_requests[order[k]]
                     yield order[k], result
                 if message.progress is not None:
-                    on_progress(tokens.update(message.progress))
+                    progress = costs.update(message.progress)
+                    self.stats = costs.into(message.stats)
+                    on_progress(progress)
             elif isinstance(message, Done):
                 self._owed = False
-                tokens.update(Progress(message.stats.computed, message.stats.unique, message.stats.sent))
-                self.stats = tokens.into(message.stats)
+                costs.update(Progress(message.stats.computed, message.stats.unique, message.stats.sent))
+                self.stats = costs.into(message.stats)
                 break
 
     def prompt_rate(self) -> PromptRate | None:
@@ -251,20 +252,23 @@ class Supervisor:
 
 
 @dataclass(slots=True)
-class _Tokens:
-    """The tokens of a run over all its workers, each of which knows only the requests it was sent.
+class _Costs:
+    """What a run costs over all its workers, each of which knows only the requests it was sent.
 
     Attributes:
         asked: the tokens of all requests, nothing computed; None until the first worker has counted them.
         lost: by workers that died: tokens computed, and what their texts added to the others.
         begun: the first that the worker at work has said.
         own: by the worker at work, since then.
+        lost_stats, own_stats: what else workers that died have cost, and the one at work.
     """
 
     asked: Progress | None = None
     lost: Progress = NOTHING
     begun: Progress | None = None
     own: Progress = NOTHING
+    lost_stats: RunStats = field(default_factory=RunStats)
+    own_stats: RunStats = field(default_factory=RunStats)
 
     def update(self, now: Progress) -> Progress:
         """The worker is so far; how far the run is."""
@@ -276,14 +280,16 @@ class _Tokens:
     def worker_lost(self) -> None:
         """Another worker goes on."""
         self.lost = _sum(self.lost, self.own)
-        self.begun, self.own = None, NOTHING
+        self.lost_stats = self.lost_stats.together(self.own_stats)
+        self.begun, self.own, self.own_stats = None, NOTHING, RunStats()
 
     def into(self, stats: RunStats) -> RunStats:
-        """``stats`` with the tokens of the whole run."""
-        if self.asked is None:
-            return stats
+        """What the whole run has cost, where ``stats`` are the worker's own."""
+        self.own_stats = stats
+        assert self.asked is not None
         total = _sum(self.asked, self.lost, self.own)
-        return replace(stats, computed=total.computed, unique=total.unique, sent=total.sent)
+        together = self.lost_stats.together(stats)
+        return replace(together, computed=total.computed, unique=total.unique, sent=total.sent)
 
 
 def _sum(*parts: Progress) -> Progress:

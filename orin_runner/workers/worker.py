@@ -154,7 +154,7 @@ def answer(connection: Connection, engine: Engine, requests: Sequence[Request]) 
     results: list[tuple[int, Result]] = []
 
     def send(progress: Progress | None) -> None:
-        connection.send(Answers(tuple(results), progress))
+        connection.send(Answers(tuple(results), progress, engine.stats))
         results.clear()
 
     for found in engine.run(requests, send):

@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "run-folder.md"
 ITEMS = "8"
-FILES = ("run.json", "predictions.jsonl", "samples.jsonl", "report.json")
+FILES = ("run.json", "predictions.jsonl", "samples.jsonl", "parts.json", "report.json")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,13 @@ def test_every_key_is_named(run: Path, name: str) -> None:
     found = set(keys(values)) - data
     assert found
     assert found <= named()
+
+
+def test_the_run_says_which_rows_it_asked(run: Path) -> None:
+    """In the settings, by which runs are compared, and in the report."""
+    assert json.loads((run / "run.json").read_text())["settings"]["splits"] == {"exam": None}
+    section = json.loads((run / "report.json").read_text())["tasks"]["exam"]
+    assert (section["split"], section["rows"], section["items"]) == (None, 480, int(ITEMS))
 
 
 def test_the_run_was_resumed(run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_a_bound_lowers_and_never_raises(exam: Prepared) -> None:
     assert bounds(capped(exam, None)) == bounds(capped(exam, 1000)) == {500}
     assert bounds(capped(exam, 20)) == {20}
     assert [q.doc for q in capped(exam, 20).questions] == [q.doc for q in exam.questions]
+
+
+def test_a_bound_keeps_all_else_of_a_request(exam: Prepared) -> None:
+    """Stop texts and choices to verify, too."""
+    (question, *_) = (q for q in exam.questions if isinstance(q.request, GenerateRequest))
+    full = replace(question, request=replace(question.request, until=("Q", "\n\n")))
+    (found,) = capped(replace(exam, questions=[full]), 20).questions
+    assert found.request == replace(full.request, max_new_tokens=20)
 
 
 def test_each_risk_has_its_line(exam: Prepared) -> None:

@@ -19,7 +19,7 @@ from eval.tasks.registry import get_task
 from orin_runner.errors import UserError
 from orin_runner.model.tokenizer import Message
 from orin_runner.requests import Scored, ScoreRequest, Tokens
-from tests.support.choice_rows import GOLDEN, choice_doc, write
+from tests.support.choice_rows import GOLDEN, choice_doc, jsonl, write
 
 
 class Words:
@@ -118,6 +118,27 @@ def test_hellaswag_by_sum_characters_bytes_and_tokens() -> None:
         assert again.correct == (metric == "acc")
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_prepared_task_knows_its_split_and_rows(tmp_path: Path, *, chat: bool) -> None:
+    """In the model's chat template, too."""
+    data = write(tmp_path, {"piqa/dev.jsonl": jsonl(*[{"goal": "g", "sol1": "a x", "sol2": "b y", "label": 1}] * 5)})
+    found = prepare(get_task("piqa"), LoadOptions(data, limit=2, chat=chat), Words(), 4096)
+    assert len(found.questions) == 2
+    assert found.source == {"split": "validation", "rows": 5}
+
+
+@pytest.mark.parametrize("target", ["A", "B", "C"])
+def test_of_tied_choices_the_first_is_taken(target: str) -> None:
+    """As numpy's argmax in the harness: by sums, characters, bytes and tokens, B before C; the margin is 0."""
+    doc = choice_doc("x", (" ab", " cd", " ef"), target=target)
+    found = scored("hellaswag", doc, [[-3.0], [-2.0], [-2.0]])
+    assert (found.prediction, found.margin) == ("B", 0.0)
+    assert found.correct == (target == "B")
+    assert found.scores == dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_tokens"), float(target == "B"))
+    all_alike = scored("hellaswag", doc, [[-2.0], [-2.0], [-2.0]])
+    assert (all_alike.prediction, all_alike.correct) == ("A", target == "A")
+
+
 def test_truthfulqa_is_the_true_answers_share() -> None:
     """Probabilities 0.1, 0.2, 0.1 of which the last two are true: 0.75; tiny ones do not vanish."""
     doc = choice_doc("x", (" a", " b", " c"), target="B", right=("B", "C"))
@@ -139,13 +160,13 @@ def test_winogrande_takes_the_option_before_the_likelier_rest() -> None:
 def test_letters_whole_choices_and_chat(tmp_path: Path) -> None:
     """One row in each way: the other way's prompt, and one message with nothing before the answer."""
     data = write(tmp_path, {**GOLDEN["openbookqa"].files, **GOLDEN["commonsense_qa"].files, **GOLDEN["piqa"].files})
-    letters = get_task("openbookqa").load(LoadOptions(data, scoring="letters"))[0]
+    letters = get_task("openbookqa").load(LoadOptions(data, scoring="letters")).docs[0]
     assert letters.prompt == "Frogs eat\nA. flies\nB. cars\nC. stones\nD. sand\nAnswer:"
     assert (letters.choices, letters.target, letters.single_token) == ((" A", " B", " C", " D"), "A", True)
-    whole = get_task("commonsense_qa").load(LoadOptions(data, scoring="text"))[0]
+    whole = get_task("commonsense_qa").load(LoadOptions(data, scoring="text")).docs[0]
     assert whole.prompt == "Question: Where do crabs sleep?\nAnswer:"
     assert (whole.choices, whole.target, whole.single_token) == ((" sea", " a  bed", " sky", " x", " y"), "B", False)
-    chat = in_chat(get_task("piqa").load(LoadOptions(data))[0])
+    chat = in_chat(get_task("piqa").load(LoadOptions(data)).docs[0])
     assert chat.prompt == ({"role": "user", "content": "Question: Open a jar\nAnswer:"},)
     assert chat.choices == ("Hit it.", "Turn the lid.")
 
@@ -157,7 +178,7 @@ def test_ways_a_task_does_not_have_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="omit --scoring"):
             get_task(name).load(LoadOptions(data, scoring="letters"))
     with pytest.raises(UserError, match="omit --chat"):
-        in_chat(get_task("winogrande").load(LoadOptions(data))[0])
+        in_chat(get_task("winogrande").load(LoadOptions(data)).docs[0])
     with pytest.raises(UserError, match="omit --shots"):
         get_task("truthfulqa_mc2").load(LoadOptions(data, shots="phi3"))
     with pytest.raises(UserError, match="exam is scored in one way only"):

@@ -190,7 +190,7 @@ def test_our_items_agree_with_hf(
     else:
         case = written_case(task, tmp_path / "data")
     built = local_task(case.yaml, case.splits, tmp_path / "rows", 0)
-    docs = get_task(task).load(LoadOptions(case.data, limit=len(case.rows), shots=0))
+    docs = get_task(task).load(LoadOptions(case.data, limit=len(case.rows), shots=0)).docs
     found = predictions(gguf, task, [replace(doc, max_new_tokens=N_NEW) for doc in docs])
     if docs[0].mode == "generate":
         for instance in built.instances:
@@ -282,7 +282,7 @@ def test_sampling_arguments_without_sampling_are_harmless() -> None:
 
 def test_the_command_gives_our_own_tasks_number(tmp_path: Path, gguf: GGUFFile) -> None:
     """The exam's letters as a harness task on local rows, run from the command line: accuracy and log-probabilities."""
-    docs = [doc for doc in get_task("exam").load(LoadOptions()) if doc.group == "letters"][::2]
+    docs = [doc for doc in get_task("exam").load(LoadOptions()).docs if doc.group == "letters"][::2]
     rows = [{"prompt": doc.prompt, "letter": LETTERS.index(doc.target)} for doc in docs]
     config = local_config("mmlu/default/mmlu_anatomy.yaml", {"test": rows}, tmp_path / "rows")
     for key in ("description", "fewshot_config", "include", "task_alias"):

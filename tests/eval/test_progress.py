@@ -69,6 +69,7 @@ class Answering:
     ) -> Iterator[tuple[int, Result | Unfit]]:
         for i, _ in enumerate(requests):
             yield i, Scored(tuple(np.array([x]) for x in (-2.0, -1.0, -3.0, -4.0, -5.0)), (False,) * 5)
+            self.stats = RunStats(computed=10 * (i + 1), unique=20, sent=40)
             on_progress(Progress(10 * (i + 1), 20, 40))
 
 
@@ -97,11 +98,12 @@ def three_questions() -> list[Question]:
 
 def test_ctrl_c_behind_the_last_answer_is_noticed(tmp_path: Path) -> None:
     """Nothing is missing, but the tasks after this one must not begin; what memory denied is a failed item."""
-    prepared = Prepared(get_task("commonsense_qa"), three_questions(), {})
+    prepared = Prepared(get_task("commonsense_qa"), three_questions(), {}, "validation", 1221)
     with RunWriter(tmp_path, {"engine": "x", "time": "now"}) as writer:
         section = evaluate(prepared, NoText(), CheckingItself(), writer, {}, lambda _: None)  # type: ignore[arg-type]
     assert (section["items"], section["unanswered"], section["failed"]) == (3, 0, 1)
     assert (section["tokens"]["unique"], section["tokens"]["computed"]) == (20, 20)
+    assert (section["split"], section["rows"]) == ("validation", 1221)
     assert "memory now allows 8" in (tmp_path / "predictions.jsonl").read_text()
 
 

@@ -53,17 +53,19 @@ def serve(
             engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
             results: list[tuple[int, Result]] = []
 
-            def send(progress: Progress | None, results: list[tuple[int, Result]] = results) -> None:
+            def send(
+                progress: Progress | None, engine: Engine = engine, results: list[tuple[int, Result]] = results
+            ) -> None:
                 nonlocal answered
                 answered += len(results)
-                connection.send(Answers(tuple(results), progress))
+                connection.send(Answers(tuple(results), progress, engine.stats))
                 results.clear()
                 if die_after is not None and answered >= die_after:
                     os.kill(os.getpid(), how)
 
             for found in engine.run(requests, send):
                 results.append(found)  # noqa: PERF402 - sent meanwhile
-            connection.send(Answers(tuple(results), None))
+            connection.send(Answers(tuple(results), None, engine.stats))
             connection.send(Done(engine.stats))
     except EOFError:
         pass

@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
 def test_all_rows(task: str, model: Path, orin_data: Path, tmp_path: Path) -> None:
     """As many predictions as rows, none failed, and computed / unique <= 1.01, or ``AGAIN`` where texts are decoded."""
     try:
-        docs = get_task(task).load(LoadOptions(orin_data))
+        docs = get_task(task).load(LoadOptions(orin_data)).docs
     except UserError as error:
         if "does not exist" not in str(error):
             raise

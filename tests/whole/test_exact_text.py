@@ -37,7 +37,7 @@ def test_every_text_is_transformers_at_any_budget(
     gguf: Path, room: int, n_batch: int, n_outputs: int, draft: bool
 ) -> None:
     """From a cache that just holds the longest item to the plan's own; nearly all is settled by the prefill."""
-    docs = [doc for doc in get_task("exam").load(LoadOptions()) if doc.mode == "generate"]
+    docs = [doc for doc in get_task("exam").load(LoadOptions()).docs if doc.mode == "generate"]
     tokenizer = Tokenizer.from_gguf(GGUFFile.open(gguf))
     requests = [question.request for question in encode_docs(docs, tokenizer)]
     assert all(isinstance(request, GenerateRequest) and request.max_new_tokens == 500 for request in requests)

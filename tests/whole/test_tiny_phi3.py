@@ -196,7 +196,7 @@ def test_without_the_passage_the_model_is_at_chance(tmp_path: Path, tiny: Path, 
 
 def test_some_answers_hang_on_the_window(tmp_path: Path, tiny: Path, rows: list[Row]) -> None:
     """A runtime that ignores the window sees the line that was replaced, and answers otherwise."""
-    docs = get_task("exam").load(LoadOptions())
+    docs = get_task("exam").load(LoadOptions()).docs
     # A model that sees too much may go on and on: an answer has no more than 24 tokens.
     stale = [replace(doc, max_new_tokens=24) for doc, row in zip(docs, rows, strict=True) if row["stale"]]
     exact, plain = (answers(gguf(tmp_path, tiny, window), stale) for window in ("exact", "off"))

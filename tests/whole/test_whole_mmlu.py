@@ -43,7 +43,7 @@ def test_every_question_once_and_as_if_alone(tmp_path: Path, orin_data: Path) ->
     assert tokens["computed"] <= 1.01 * tokens["unique"]
 
     file = GGUFFile.open(model)
-    questions = encode_docs(get_task("mmlu").load(LoadOptions(orin_data)), Tokenizer.from_gguf(file))
+    questions = encode_docs(get_task("mmlu").load(LoadOptions(orin_data)).docs, Tokenizer.from_gguf(file))
     near_tie = 3 * section["noise"]
     near = 0
     settings = ContextSettings(n_cells=4096, n_batch=4096, n_ubatch=512, n_outputs=256, n_threads=2)

@@ -51,7 +51,7 @@ SHOTS = {"mmlu": 2, "challenge": None}
 
 
 def load(task: str, data: Path, shots: int | None = None) -> list[Doc]:
-    return get_task(task).load(LoadOptions(data, shots=SHOTS.get(task) if shots is None else shots))
+    return get_task(task).load(LoadOptions(data, shots=SHOTS.get(task) if shots is None else shots)).docs
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from eval.report.meanings import MEANINGS
 from eval.report.page import calibration, margins, render, view, wilson
 from eval.report.section import task_report
 from eval.runs.prediction import Prediction
@@ -155,7 +156,7 @@ def test_the_page_says_what_the_run_measured(tmp_path: Path) -> None:
     """Accuracy, both clocks, rate and tokens of a run whose numbers are known: 9 of 12; 0.5 + 7.5 s; 2.25 s before."""
     run = write(tmp_path / "r", [item(i) for i in range(12)], warnings=["mind the gap"])
     page = page_of(run)
-    error = 100 * math.sqrt(0.75 * 0.25 / 11)
+    error = 100 * math.sqrt(12 * 0.75 * 0.25 / (12 - 3) / 12)  # pooled within three groups, each 3 of 4 right
     for said in (
         f"75.00 % ± {error:.2f} s.e.",
         "challenge 2024 8.0 s",
@@ -167,6 +168,23 @@ def test_the_page_says_what_the_run_measured(tmp_path: Path) -> None:
     ):
         assert said in page.text, said
     assert page.headings == "Further metrics | Calibration | Margins | Weights"
+
+
+def test_the_page_names_split_and_rows(tmp_path: Path) -> None:
+    """Of one run and of several, with the document's words as tooltips; where a report has none nothing is said."""
+    runs = [write(tmp_path / name, [item(i) for i in range(40)]) for name in ("part", "whole", "old")]
+    for run, source in zip(runs, [{"split": "dev", "rows": 3198}, {"split": "test", "rows": 40}], strict=False):
+        run.report["tasks"]["t"] |= source
+    page = page_of(runs[0])
+    assert "40 of 3,198 rows, evenly spread, of the dev split" in page.text
+    titles = [attrs["title"] for _, attrs in page.tags if "title" in attrs]
+    assert set(titles) == set(MEANINGS.values())
+    several = page_of(*runs).text.replace(" .", ".")
+    assert "part: 40 of 3,198 rows, evenly spread, of the dev split. whole: all 40 rows of the test split." in several
+    assert "old: all" not in several
+    assert "rows" not in page_of(runs[2]).text
+    shown = view(runs)["tasks"]["t"]
+    assert [(entry["split"], entry["rows"]) for entry in shown] == [("dev", 3198), ("test", 40), (None, None)]
 
 
 def test_sections_without_data_are_absent(tmp_path: Path) -> None:
@@ -260,8 +278,8 @@ def test_the_share_of_the_machines_limit_is_on_the_first_screen(tmp_path: Path) 
     other = write(tmp_path / "other", [item(i) for i in range(12)])
     page = page_of(limited(plain), other)
     assert "items/s of prompt rate tokens sent" in page.text
-    assert "r 12 75.00 % ± 13.06 8.0 s 9.8 s 1.6 91 % of 1,234/s 9,000" in page.text
-    assert "other 12 75.00 % ± 13.06 8.0 s 9.8 s 1.6 9,000" in page.text
+    assert "r 12 75.00 % ± 14.43 8.0 s 9.8 s 1.6 91 % of 1,234/s 9,000" in page.text
+    assert "other 12 75.00 % ± 14.43 8.0 s 9.8 s 1.6 9,000" in page.text
 
 
 def drawn(page: Page) -> list[str]:

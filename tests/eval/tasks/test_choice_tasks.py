@@ -46,7 +46,7 @@ def test_prompt_to_the_letter(name: str, tmp_path: Path) -> None:
     data = write(tmp_path, golden.files)
     if golden.train[0]:
         write(data, dict([golden.train]))
-    doc = get_task(name).load(LoadOptions(data))[0]
+    doc = get_task(name).load(LoadOptions(data)).docs[0]
     assert (asked(doc), doc.choices, doc.target, doc.right) == (
         golden.prompt,
         golden.choices,
@@ -55,7 +55,7 @@ def test_prompt_to_the_letter(name: str, tmp_path: Path) -> None:
     )
     assert doc.single_token == (name == "commonsense_qa")
     if golden.shot:
-        one = get_task(name).load(LoadOptions(data, shots=1))[0]
+        one = get_task(name).load(LoadOptions(data, shots=1)).docs[0]
         shown = (golden.prompt,) if isinstance(golden.prompt, str) else golden.prompt
         found = asked(one)
         assert ((found,) if isinstance(found, str) else found) == tuple(golden.shot + prompt for prompt in shown)
@@ -77,10 +77,10 @@ def test_prompt_to_the_letter(name: str, tmp_path: Path) -> None:
 def test_the_archives_own_folders(name: str, moved: dict[str, str], tmp_path: Path) -> None:
     """As unpacked, or as kept in one folder per task: the same questions."""
     files = GOLDEN[name].files
-    kept = get_task(name).load(LoadOptions(write(tmp_path / "kept", files)))
+    kept = get_task(name).load(LoadOptions(write(tmp_path / "kept", files))).docs
     unpacked = write(tmp_path / "unpacked", {moved.get(path, path): text for path, text in files.items()})
     assert not set(moved) & {str(path.relative_to(unpacked)) for path in unpacked.rglob("*")}
-    assert get_task(name).load(LoadOptions(unpacked)) == kept
+    assert get_task(name).load(LoadOptions(unpacked)).docs == kept
 
 
 def test_cleaned_copies_and_superglue(tmp_path: Path) -> None:
@@ -88,11 +88,11 @@ def test_cleaned_copies_and_superglue(tmp_path: Path) -> None:
     row = {"activity_label": "Ski", "ctx": "A man. he", "endings": ["a", "b", "c", "d"], "label": 0}
     (tmp_path / "hellaswag").mkdir()
     (tmp_path / "hellaswag" / "hellaswag_val.jsonl.gz").write_bytes(gzip.compress(jsonl(row).encode()))
-    assert get_task("hellaswag").load(LoadOptions(tmp_path))[0].prompt == "Ski: A man. he"
+    assert get_task("hellaswag").load(LoadOptions(tmp_path)).docs[0].prompt == "Ski: A man. he"
     row = {"question": "is ice cold", "passage": "Ice -- Ice is cold.", "idx": 0, "label": True}
     write(tmp_path, {"BoolQ/val.jsonl": jsonl(row), **GOLDEN["boolq"].files})
     (tmp_path / "boolq" / "dev.jsonl").rename(tmp_path / "dev.jsonl")
-    assert get_task("boolq").load(LoadOptions(tmp_path))[0].prompt == GOLDEN["boolq"].prompt
+    assert get_task("boolq").load(LoadOptions(tmp_path)).docs[0].prompt == GOLDEN["boolq"].prompt
 
 
 HUB_ROWS: dict[str, dict[str, Any]] = {
@@ -135,15 +135,15 @@ def test_the_hubs_columns_give_the_same_question(name: str, tmp_path: Path, monk
         return [HUB_ROWS[name]]
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    files = get_task(name).load(LoadOptions(write(tmp_path, GOLDEN[name].files)))
-    assert get_task(name).load(LoadOptions())[0] == files[0]
+    files = get_task(name).load(LoadOptions(write(tmp_path, GOLDEN[name].files))).docs
+    assert get_task(name).load(LoadOptions()).docs[0] == files[0]
 
 
 def test_phi3s_worked_examples(tmp_path: Path) -> None:
     """Ten for OpenBookQA, the first ten rows of train; more than there are is refused."""
     train = [listed(f"Q{i}", ["right", "x", "y", "z"], "A") for i in range(11)]
     data = write(tmp_path, {**GOLDEN["openbookqa"].files, "openbookqa/train.jsonl": jsonl(*train)})
-    doc = get_task("openbookqa").load(LoadOptions(data, shots="phi3"))[0]
+    doc = get_task("openbookqa").load(LoadOptions(data, shots="phi3")).docs[0]
     assert doc.prompt == "".join(f"Q{i} right\n\n" for i in range(10)) + "Frogs eat"
     with pytest.raises(UserError, match="openbookqa has 11 worked examples here, not 12"):
         get_task("openbookqa").load(LoadOptions(data, shots=12))
@@ -188,6 +188,6 @@ def test_malformed_labels_and_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PUBLIC_ROWS)
 def test_all_public_rows(name: str, orin_data: Path) -> None:
     """As many as the data's own list says, each with its own name."""
-    docs = get_task(name).load(LoadOptions(orin_data))
+    docs = get_task(name).load(LoadOptions(orin_data)).docs
     assert len(docs) == len({doc.id for doc in docs}) == PUBLIC_ROWS[name]
     assert all(doc.target in doc.labels and len(doc.labels) == len(doc.choices) for doc in docs)

@@ -22,7 +22,7 @@ WORDS = ["the", "a", "14", "14.0", "1,400", "7-yard", "U.S.", "Home", "team,", "
 @pytest.mark.parametrize(("task", "kind"), [("bbh", "cot_fewshot"), ("bbh_direct", "fewshot")])
 def test_bbh_prompts_are_the_harness_s(orin_data: Path, task: str, kind: str) -> None:
     """All 27: what the published prompts give equals what the harness's files spell out."""
-    docs = get_task(task).load(LoadOptions(orin_data))
+    docs = get_task(task).load(LoadOptions(orin_data)).docs
     between = "" if kind == "cot_fewshot" else " "
     for subtask in SUBTASKS:
         config = yaml.safe_load((HARNESS / "bbh" / kind / f"{subtask}.yaml").read_text(encoding="utf-8"))

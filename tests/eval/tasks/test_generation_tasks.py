@@ -95,9 +95,25 @@ def scores(task: str, docs: list[Doc], i: int, text: str) -> list[float]:
     return list(get_task(task).score(docs[i], text).values())
 
 
+@pytest.mark.parametrize(
+    ("task", "split", "rows"),
+    [
+        ("bbh", "test", len(SUBTASKS) * len(ROWS)),
+        ("bbh_direct", "test", len(SUBTASKS) * len(ROWS)),
+        ("gsm8k", "test", len(TEST)),
+        ("drop", "validation", len(QUESTIONS)),
+    ],
+)
+def test_the_split_and_its_rows(data: Path, task: str, split: str, rows: int) -> None:
+    """Before --limit."""
+    found = get_task(task).load(LoadOptions(data, limit=1, shots=0))
+    assert (len(found.docs), found.split, found.rows) == (1, split, rows)
+    assert get_task(task).splits == (split,)
+
+
 def test_bbh_prompt_to_the_letter(data: Path) -> None:
     """Intro, worked examples with one newline behind "step by step.", the question, and where the text ends."""
-    docs = get_task("bbh").load(LoadOptions(data, shots=2))
+    docs = get_task("bbh").load(LoadOptions(data, shots=2)).docs
     assert len(docs) == 2 * 27
     assert (docs[2].id, docs[2].group, docs[2].target) == ("causal_judgement/0", "causal_judgement", "No")
     assert docs[2].prompt == (
@@ -114,7 +130,7 @@ def test_bbh_prompt_to_the_letter(data: Path) -> None:
 
 def test_bbh_direct_prompt_to_the_letter(data: Path) -> None:
     """The worked examples keep what stands behind "the answer is"; the listed answers are drafts."""
-    docs = get_task("bbh_direct").load(LoadOptions(data, shots=1))
+    docs = get_task("bbh_direct").load(LoadOptions(data, shots=1)).docs
     assert docs[2].prompt == (
         "Say whether it holds.\n\n"
         "Q: Is 1 > 2?\nOptions:\n- Yes\n- No\nA: No\n\n"
@@ -123,7 +139,7 @@ def test_bbh_direct_prompt_to_the_letter(data: Path) -> None:
     assert docs[2].choices == ("Yes\n\n", "No\n\n")
     assert docs[1].choices == ("False\n\n", "True\n\n")  # boolean_expressions lists none
     assert docs[3].choices == ()
-    bare = get_task("bbh_direct").load(LoadOptions(data, shots=0))
+    bare = get_task("bbh_direct").load(LoadOptions(data, shots=0)).docs
     assert bare[1].prompt == "Say whether it holds.\n\nQ: Is 9 > 4?\nA:"
 
 
@@ -152,17 +168,17 @@ def test_bbh_takes_the_first_answer(text: str, found: str) -> None:
 
 def test_bbh_scores_exact_matches(data: Path) -> None:
     """The chain's answer against the target; the direct text as it is."""
-    docs = get_task("bbh").load(LoadOptions(data))
+    docs = get_task("bbh").load(LoadOptions(data)).docs
     assert scores("bbh", docs, 2, "One is less. So the answer is No.") == [1.0]
     assert scores("bbh", docs, 2, "So the answer is no.") == [0.0]
-    docs = get_task("bbh_direct").load(LoadOptions(data))
+    docs = get_task("bbh_direct").load(LoadOptions(data)).docs
     assert scores("bbh_direct", docs, 2, "No") == [1.0]
     assert scores("bbh_direct", docs, 2, "No.") == [0.0]
 
 
 def test_gsm8k_prompt_to_the_letter(data: Path) -> None:
     """Worked examples drawn anew for each question, by one generator with the harness's seed."""
-    docs = get_task("gsm8k").load(LoadOptions(data, shots=2))
+    docs = get_task("gsm8k").load(LoadOptions(data, shots=2)).docs
     rng = random.Random(1234)
     rng.sample(range(20), 2)
     first, second = rng.sample(range(20), 2)
@@ -174,10 +190,10 @@ def test_gsm8k_prompt_to_the_letter(data: Path) -> None:
     assert [doc.target for doc in docs] == ["1234", "-5"]
     assert docs[0].until == ("Question:", "</s>", "<|im_end|>")
     assert docs[0].max_new_tokens == 256
-    phi3 = get_task("gsm8k").load(LoadOptions(data, shots="phi3"))
+    phi3 = get_task("gsm8k").load(LoadOptions(data, shots="phi3")).docs
     assert isinstance(phi3[0].prompt, str)
     assert phi3[0].prompt.count("####") == 8
-    assert get_task("gsm8k").load(LoadOptions(data, limit=1, shots=2)) == docs[:1]
+    assert get_task("gsm8k").load(LoadOptions(data, limit=1, shots=2)).docs == docs[:1]
 
 
 @pytest.mark.parametrize(
@@ -194,12 +210,12 @@ def test_gsm8k_prompt_to_the_letter(data: Path) -> None:
 )
 def test_gsm8k_takes_numbers_out_of_texts(data: Path, text: str, right: list[int]) -> None:
     """Strictly behind "#### ", or the last number; commas, dollars and the full stop do not count."""
-    assert scores("gsm8k", get_task("gsm8k").load(LoadOptions(data)), 0, text) == right
+    assert scores("gsm8k", get_task("gsm8k").load(LoadOptions(data)).docs, 0, text) == right
 
 
 def test_drop_prompt_to_the_letter(data: Path) -> None:
     """Passage, space, question; every annotator's answer is accepted, once."""
-    docs = get_task("drop").load(LoadOptions(data))
+    docs = get_task("drop").load(LoadOptions(data)).docs
     assert [doc.id for doc in docs] == ["nfl_1/0", "nfl_1/1", "p/0"]
     assert docs[1].prompt == PASSAGE + " Who won? "
     assert (docs[0].target, docs[0].references) == ("14", ("21",))
@@ -243,7 +259,7 @@ def test_drop_normalises_as_the_official_script(text: str, normal: str) -> None:
 )
 def test_drop_scores_as_the_official_script(data: Path, i: int, text: str, expected: list[float]) -> None:
     """Exact match and F1, the best over all accepted answers."""
-    assert scores("drop", get_task("drop").load(LoadOptions(data)), i, text) == expected
+    assert scores("drop", get_task("drop").load(LoadOptions(data)).docs, i, text) == expected
 
 
 def test_drop_in_its_flat_form(tmp_path: Path) -> None:
@@ -251,7 +267,7 @@ def test_drop_in_its_flat_form(tmp_path: Path) -> None:
     row = {"context": "Passage: P?\nQ.\nQuestion: How many?\nAnswer:", "ref_text": "7|a few|7"}
     (tmp_path / "drop").mkdir()
     (tmp_path / "drop" / "drop_v0_dev.jsonl.gz").write_bytes(gzip.compress(lines([row]).encode()))
-    (doc,) = get_task("drop").load(LoadOptions(tmp_path))
+    (doc,) = get_task("drop").load(LoadOptions(tmp_path)).docs
     assert doc.prompt == "P?\nQ. How many?"
     assert (doc.target, doc.references) == ("7", ("a few",))
 
@@ -307,7 +323,7 @@ def test_drop_has_no_worked_examples(data: Path) -> None:
 def test_every_public_row_loads(orin_data: Path) -> None:
     """Published sizes: 6,511 BBH questions, 9,536 of DROP's dev set."""
     for task in ("bbh", "bbh_direct"):
-        docs = get_task(task).load(LoadOptions(orin_data))
+        docs = get_task(task).load(LoadOptions(orin_data)).docs
         assert len(docs) == len({doc.id for doc in docs}) == 6511
         sizes = {subtask: sum(doc.group == subtask for doc in docs) for subtask in SUBTASKS}
         odd = {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178}
@@ -316,6 +332,6 @@ def test_every_public_row_loads(orin_data: Path) -> None:
     listed = [doc for doc in docs if doc.choices]
     assert len(listed) == 6511 - 4 * 250
     assert sum(f"{doc.target}\n\n" not in doc.choices for doc in listed) == 3
-    docs = get_task("drop").load(LoadOptions(orin_data))
+    docs = get_task("drop").load(LoadOptions(orin_data)).docs
     assert len(docs) == 9536
     assert sum(bool(doc.references) for doc in docs) > 3000

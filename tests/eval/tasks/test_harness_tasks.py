@@ -77,7 +77,7 @@ def some(rows: Sequence[Any], n: int | None) -> list[Any]:
 def test_mmlu_asks_what_the_harness_asks(n: int | None, tmp_path: Path, orin_data: Path) -> None:
     """5-shot prompts, continuations and targets of every subject."""
     docs: dict[str, list[Any]] = {}
-    for doc in get_task("mmlu").load(LoadOptions(orin_data)):
+    for doc in get_task("mmlu").load(LoadOptions(orin_data)).docs:
         docs.setdefault(doc.group, []).append(doc)
     for subject in SUBJECTS:
         rows = mmlu_rows(orin_data, subject, "test")
@@ -167,14 +167,14 @@ def test_real_questions_are_asked_as_the_harness_asks_them(
 ) -> None:
     """Evenly drawn from all public rows, or all of them."""
     case = real_case(task, orin_data, n)
-    check_same(case, tmp_path, tokenizer, get_task(task).load(LoadOptions(orin_data, limit=n)))
+    check_same(case, tmp_path, tokenizer, get_task(task).load(LoadOptions(orin_data, limit=n)).docs)
 
 
 @pytest.mark.parametrize("task", WRITTEN)
 def test_written_questions_are_asked_as_the_harness_asks_them(task: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
     """Rows in the published files' form."""
     case = written_case(task, tmp_path / "data")
-    check_same(case, tmp_path / "rows", tokenizer, get_task(task).load(LoadOptions(case.data)))
+    check_same(case, tmp_path / "rows", tokenizer, get_task(task).load(LoadOptions(case.data)).docs)
 
 
 @SOME_OR_ALL
@@ -184,7 +184,7 @@ def test_anli_is_asked_as_the_harness_asks_it(
 ) -> None:
     """Each round is a task of its own there, a group here."""
     case = anli_case(orin_data, part, n)
-    docs = [doc for doc in get_task("anli").load(LoadOptions(orin_data)) if doc.group.lower() == f"r{part}"]
+    docs = [doc for doc in get_task("anli").load(LoadOptions(orin_data)).docs if doc.group.lower() == f"r{part}"]
     check_same(case, tmp_path, tokenizer, spread(docs, n))
 
 
@@ -195,7 +195,7 @@ def test_bbh_is_asked_as_the_harness_asks_it(
 ) -> None:
     """The questions of all 27 sub-tasks, with the worked examples that the harness carries."""
     docs: dict[str, list[Doc]] = {}
-    for doc in get_task("bbh_direct" if direct else "bbh").load(LoadOptions(orin_data)):
+    for doc in get_task("bbh_direct" if direct else "bbh").load(LoadOptions(orin_data)).docs:
         docs.setdefault(doc.group, []).append(doc)
     assert len(docs) == 27
     for subtask, asked_docs in docs.items():

@@ -30,7 +30,7 @@ def mmlu(tmp_path: Path) -> Path:
 
 def test_mmlu_prompt_to_the_letter(mmlu: Path) -> None:
     """Intro, stripped questions, choices as they are, a space before the letter, a blank line between shots."""
-    docs = get_task("mmlu").load(LoadOptions(mmlu, shots=1))
+    docs = get_task("mmlu").load(LoadOptions(mmlu, shots=1)).docs
     assert len(docs) == 2 * 57
     assert docs[2].group == "anatomy"
     assert docs[2].prompt == (
@@ -44,7 +44,9 @@ def test_mmlu_prompt_to_the_letter(mmlu: Path) -> None:
 
 def test_limit_spreads_over_all_subjects(mmlu: Path) -> None:
     """57 of 114 questions are one of each subject."""
-    docs = get_task("mmlu").load(LoadOptions(mmlu, limit=57, shots=0))
+    found = get_task("mmlu").load(LoadOptions(mmlu, limit=57, shots=0))
+    docs = found.docs
+    assert (found.split, found.rows) == ("test", 2 * 57)
     assert [doc.group for doc in docs] == list(SUBJECTS)
 
 
@@ -77,8 +79,8 @@ def test_mmlu_from_the_hub(mmlu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return [{"question": f" {q} ", "choices": c, "answer": a, "subject": config} for q, c, a in rows]
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    hub = get_task("mmlu").load(LoadOptions(shots=2))
-    files = get_task("mmlu").load(LoadOptions(mmlu, shots=2))
+    hub = get_task("mmlu").load(LoadOptions(shots=2)).docs
+    files = get_task("mmlu").load(LoadOptions(mmlu, shots=2)).docs
     assert hub == files
     assert {(repository, len(revision)) for repository, revision, _ in asked} == {("cais/mmlu", 40)}
 
@@ -100,7 +102,7 @@ def test_challenge_rows(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     row = {"message": [{"role": "user", "content": CONTENT}], "answer": "uses"}
     path.write_text(json.dumps(row) + "\n\n" + json.dumps(row) + "\n")
-    docs = get_task("challenge").load(LoadOptions(path))
+    docs = get_task("challenge").load(LoadOptions(path)).docs
     assert [doc.id for doc in docs] == ["data/1", "data/3"]
     assert docs[0].prompt == ({"role": "user", "content": CONTENT},)
     assert docs[0].choices == ("is standard", "isn't", "uses")

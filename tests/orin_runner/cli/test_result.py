@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orin_runner.cli.result import add_prompt_rate
+from eval.report.section import task_report
+from orin_runner.cli.result import add_prompt_rate, print_report
 from orin_runner.console import Notes
 from orin_runner.engine.prompt_rate import PromptRate
+from tests.support.predictions import prediction
 
 
 def test_a_limit_that_was_not_measured_is_not_claimed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +28,33 @@ def test_a_limit_that_was_not_measured_is_not_claimed(capsys: pytest.CaptureFixt
     add_prompt_rate(report, lambda: PromptRate(1500, 3.0, 3), Notes())
     assert report["tasks"]["t"]["share_of_prompt_rate"] == pytest.approx(0.9)
     assert report["prompt_rate"]["tokens_per_s"] == 500
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "unanswered", "line"),
+    [
+        ("dev", 3198, 0, "4 of 3,198 rows, evenly spread, of the dev split"),
+        ("test", 4, 0, "all 4 rows of the test split"),
+        ("test", 6, 2, "all 6 rows of the test split"),
+        ("test", 7, 2, "6 of 7 rows, evenly spread, of the test split"),
+        (None, 4, 0, "all 4 rows"),
+        (None, 480, 0, "4 of 480 rows, evenly spread"),
+    ],
+)
+def test_the_rows_that_were_asked_are_named(
+    split: str | None, rows: int, unanswered: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of which split, and how many there are; what an interruption left is asked, too."""
+    tokens = {"sent": 1, "unique": 1, "computed": 1, "checked": 0}
+    section = task_report([prediction(i) for i in range(4)], tokens, {}, 0, 0.0) | {"split": split, "rows": rows}
+    if unanswered:
+        section["unanswered"] = unanswered
+    print_report({"tasks": {"t": section}}, Path("runs/t"))
+    assert f"\nt: {line}\n" in capsys.readouterr().out
+
+
+def test_a_report_without_rows_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of an earlier version."""
+    tokens = {"sent": 1, "unique": 1, "computed": 1, "checked": 0}
+    print_report({"tasks": {"t": task_report([prediction(0)], tokens, {}, 0, 0.0)}}, Path("runs/t"))
+    assert " rows" not in capsys.readouterr().out

@@ -40,7 +40,7 @@ def reference(tiny: Path) -> Reference:
 @pytest.fixture(scope="module")
 def plain(reference: Reference) -> list[GenerateRequest]:
     """Some of the exam's short questions."""
-    docs = [doc for doc in get_task("exam").load(LoadOptions()) if doc.mode == "generate"]
+    docs = [doc for doc in get_task("exam").load(LoadOptions()).docs if doc.mode == "generate"]
     requests = [question.request for question in encode_docs(docs[::24], reference.encoder)]
     return [request for request in requests if isinstance(request, GenerateRequest) and len(request.prompt) < 400]
 

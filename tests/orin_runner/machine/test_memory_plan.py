@@ -86,7 +86,7 @@ def test_a_full_context_fits_an_orin(medium: GGUFFile) -> None:
 def test_the_published_longest_sample_fits_an_orin(medium: GGUFFile, orin_data: Path) -> None:
     """868 tokens under Phi-3-medium's tokenizer, beside the public questions, with its 500 new tokens."""
     encoder = HFEncoder(orin_data / "tokenizers" / "phi-3-medium", frozenset())
-    requests = [q.request for q in encode_docs(get_task("challenge").load(LoadOptions(orin_data)), encoder)]
+    requests = [q.request for q in encode_docs(get_task("challenge").load(LoadOptions(orin_data)).docs, encoder)]
     assert max(len(q.prompt) for q in requests if isinstance(q, GenerateRequest)) == 868
     lengths = [context_tokens(request) for request in requests]
     plan, limit = MemoryPlanner(medium, ORIN_32GB, 8).plan_that_fits(needs_of(requests), lengths)

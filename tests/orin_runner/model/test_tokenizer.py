@@ -34,7 +34,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
 
 def same_prompts(task: str, options: LoadOptions, ours: Tokenizer, theirs: HFEncoder) -> int:
     """Number of prompts of ``task``, after asserting that both encode each of them the same."""
-    docs = get_task(task).load(options)
+    docs = get_task(task).load(options).docs
     pairs = zip(encode_docs(docs, ours), encode_docs(docs, theirs), strict=True)
     for a, b in pairs:
         assert np.array_equal(a.request.prompt, b.request.prompt), a.doc.id

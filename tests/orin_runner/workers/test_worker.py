@@ -11,12 +11,14 @@ import pytest
 
 from orin_runner.engine.engine import Engine
 from orin_runner.requests import Generated, Request, Result
-from orin_runner.runner import OnProgress, Progress
+from orin_runner.runner import OnProgress, Progress, RunStats
 from orin_runner.workers.worker import answer
 
 
 class DiesWhileDecoding:
     """An engine that ends a text in each of two batches and no more."""
+
+    stats = RunStats()
 
     def run(self, _requests: Sequence[Request], on_progress: OnProgress) -> Iterator[tuple[int, Result]]:
         on_progress(Progress(10, 20, 30))

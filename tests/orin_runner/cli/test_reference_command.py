@@ -1,0 +1,48 @@
+"""``orin-run reference`` as a user meets it: its options, its files and what it prints."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from eval.runs.run import Run
+from orin_runner.cli.eval import eval_command
+from orin_runner.cli.reference import reference_command
+from tests.support.commands import orin_run
+
+
+def test_it_bounds_texts_as_eval_does(tiny: Path, tmp_path: Path) -> None:
+    """The bound holds and is in ``run.json``; nothing is said that was not measured; the clocks begin at the start."""
+    out = tmp_path / "run"
+    arguments = ("--limit", "8", "--max-new-tokens", "3", "--model", tiny, "--out", out)
+    began = time.perf_counter()
+    done = orin_run("reference", "exam", *arguments)
+    wall = time.perf_counter() - began
+    assert done.returncode == 0, done.stderr
+    run = Run.open(out)
+    assert run.header["settings"]["max_new_tokens"] == 3
+    texts = [item for item in run.predictions.values() if item.text is not None]
+    assert len(texts) == 6
+    section = run.report["tasks"]["exam"]
+    # No answer of the exam ends within three tokens, so that two of each are computed.
+    assert section["tokens"]["computed"] == sum(item.n_tokens for item in run.predictions.values()) + 2 * len(texts)
+    assert section["tokens"]["sent"] == section["tokens"]["computed"]
+    assert (section["noise"], section["near_ties"]) == (None, None)
+    assert "near-tie" not in done.stdout
+    assert "near-tie threshold not measured" in (out / "report.html").read_text(encoding="utf-8")
+    clocks = section["clocks"]
+    assert clocks["start"] > 0
+    assert clocks["load"] > 0
+    before = clocks["start"] + clocks["load"]
+    assert before + clocks["challenge 2024"] - 1e-3 <= clocks["challenge 2023"] <= wall
+    assert clocks["prefill"] + clocks["decode"] <= clocks["inference"] + 1e-3
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "limit", "shots", "scoring", "chat"])
+def test_options_of_the_questions_are_evals(name: str) -> None:
+    """One option, one meaning: the same names, type, bounds and help."""
+    ours, evals = (get_type_hints(command, include_extras=True) for command in (reference_command, eval_command))
+    assert ours[name] == evals[name]
