@@ -175,8 +175,7 @@ def window_warning(item: Prepared, file: GGUFFile) -> str | None:
         return None
     return (
         f"{beyond} of {len(item.questions)} {item.task.name} prompts, with their choices, are longer than the model's "
-        f"{window}-token "
-        f"sliding window, which this file's layout drops: their answers are not the model's. "
+        f"{window}-token sliding window, which this file's layout drops: their answers are not the model's. "
         f"Convert with --window exact"
     )
 

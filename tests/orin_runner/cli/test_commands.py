@@ -70,7 +70,8 @@ def spoil(run: Path) -> None:
     """Make every answer of a run wrong."""
     path = run / "predictions.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps({**row, "prediction": "?", "correct": False}) + "\n" for row in rows))
+    wrong = ({**row, "prediction": "?", "correct": False, "scores": dict.fromkeys(row["scores"], 0.0)} for row in rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in wrong))
 
 
 def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
@@ -154,7 +155,8 @@ def test_a_dropped_window_is_explained(tiny: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     beyond = sum(row["n_tokens"] > 256 for row in rows)
     assert beyond
-    assert f"{beyond} of 16 exam prompts are longer than the model's 256-token sliding window" in done.stderr
+    what = f"{beyond} of 16 exam prompts, with their choices, are longer than the model's 256-token sliding window"
+    assert what in done.stderr
     assert "--window exact" in done.stderr
 
 
