@@ -56,7 +56,7 @@ class RunWriter:
         self.known: dict[tuple[str, str], Prediction] = {}
         self.earlier: dict[str, TaskCost] = {}
         self.torn = False
-        self._parts: list[dict[str, Any]] = [{}]
+        self._parts: list[dict[str, TaskCost]] = [{}]  # by task; the last one is this
         self._parts_written = -math.inf
         self._predictions = (directory / PREDICTIONS).open("a", encoding="utf-8")
         try:
@@ -73,10 +73,10 @@ class RunWriter:
         self.torn = drop_torn_line(self.directory / PREDICTIONS)
         self.known = {key: p for key, p in Run.open(self.directory).predictions.items() if p.failed is None}
         parts = _read_parts(self.directory / PARTS)
+        self._parts = [*parts, {}]
         for part in parts:
             for task, cost in part.items():
                 self.earlier[task] = self.earlier.get(task, TaskCost()).together(cost)
-        self._parts = [*({task: cost.to_json() for task, cost in part.items()} for part in parts), {}]
         return {**old, "resumed": [*old.get("resumed", []), header["time"]]}
 
     def write(self, prediction: Prediction) -> None:
@@ -86,11 +86,12 @@ class RunWriter:
 
     def spent(self, task: str, cost: TaskCost, *, last: bool = False) -> None:
         """What this part has cost for ``task`` so far; written about once a second, and at the ``last`` call."""
-        self._parts[-1][task] = cost.to_json()
+        self._parts[-1][task] = cost
         now = time.monotonic()
         if last or now - self._parts_written >= PARTS_INTERVAL:
             self._parts_written = now
-            write_json(self.directory / PARTS, self._parts)
+            parts = [{task: cost.to_json() for task, cost in part.items()} for part in self._parts]
+            write_json(self.directory / PARTS, parts)
 
     def report(self, report: dict[str, Any]) -> None:
         """Write ``report.json``."""
