@@ -1,14 +1,14 @@
 """Hugging Face checkpoints on disk: config, safetensors shards, raw tensor bits.
 
-The safetensors format is an 8-byte little-endian header length, a JSON header and the data
-(https://github.com/huggingface/safetensors#format). It is read here directly because bfloat16 values are wanted as
-bits, shard by shard, with every offset checked against the file's real length.
+The safetensors library reads and checks the headers: what it refuses is refused here, in its words. The data is read
+here, because bfloat16 values are wanted as bits and the library gives them to torch alone. The format is an 8-byte
+little-endian header length, a JSON header and the data (https://github.com/huggingface/safetensors#format).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
+from convert.schemas import Config, ShardIndex, check
 from orin_runner.errors import UserError
 from orin_runner.files import read_json
 
@@ -25,6 +27,8 @@ Bits = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32}
 DAMAGED = "download the checkpoint again"
+WEIGHTS = "model.safetensors"
+SHARD_INDEX = "model.safetensors.index.json"
 CHUNK_VALUES = 4 << 20
 """Values looked at at a time: bounds the temporaries of a pass over a tensor to some 100 MB."""
 
@@ -41,12 +45,12 @@ class SourceTensor:
 
     @property
     def n_bytes(self) -> int:
-        return int(np.prod(self.shape)) * np.dtype(DTYPES[self.dtype]).itemsize
+        return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
 
     def read(self) -> Bits:
         """All values as raw bits, in the tensor's shape."""
         dtype = DTYPES[self.dtype]
-        count = int(np.prod(self.shape))
+        count = math.prod(self.shape)
         values = np.fromfile(self.file, dtype=dtype, count=count, offset=self.offset)
         if len(values) != count:
             raise UserError(f"{self.file} ends within tensor {self.name}", "download the file again")
@@ -55,7 +59,7 @@ class SourceTensor:
     def chunks(self) -> Iterator[Bits]:
         """The values as raw bits, flat, at most ``CHUNK_VALUES`` at a time."""
         dtype = np.dtype(DTYPES[self.dtype])
-        left = int(np.prod(self.shape))
+        left = math.prod(self.shape)
         with self.file.open("rb") as file:
             file.seek(self.offset)
             while left:
@@ -91,35 +95,22 @@ class Checkpoint:
         """
         if not directory.is_dir():
             raise UserError(f"{directory} is not a folder", "name a checkpoint folder or a hub id such as org/model")
+        _refuse_special_files(directory)
         config = read_json(directory / "config.json", DAMAGED)
-        index_file = directory / "model.safetensors.index.json"
-        if index_file.exists():
-            weight_map = read_json(index_file, DAMAGED).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map:
-                raise UserError(f"{index_file} has no weight_map", "download the file again")
-            shards = sorted(set(weight_map.values()))
-        elif (directory / "model.safetensors").exists():
-            weight_map, shards = None, ["model.safetensors"]
-        elif any(directory.glob("*.bin")):
-            raise UserError(
-                f"{directory} holds pickled weights (*.bin) only",
-                "save it as safetensors first: AutoModel.from_pretrained(DIR).save_pretrained(NEW)",
-            )
-        else:
-            raise UserError(f"{directory} holds no model.safetensors", "download the checkpoint again")
+        check(Config, config, directory / "config.json")
+        weight_map = _weight_map(directory)
         tensors: dict[str, SourceTensor] = {}
-        for shard in shards:
+        for shard in sorted({WEIGHTS} if weight_map is None else set(weight_map.values())):
             path = directory / shard
             if not path.exists():
-                raise UserError(f"shard {shard} of {directory} is missing", "download the checkpoint again")
-            for tensor in _read_header(path):
+                raise UserError(f"shard {shard} of {directory} is missing", DAMAGED)
+            for tensor in read_header(path):
                 if tensor.name in tensors:
-                    raise UserError(f"tensor {tensor.name} stands in two shards of {directory}")
+                    raise UserError(f"tensor {tensor.name} stands in two shards of {directory}", DAMAGED)
                 tensors[tensor.name] = tensor
-        if weight_map is not None:
-            for name, shard in weight_map.items():
-                if name not in tensors or tensors[name].file.name != shard:
-                    raise UserError(f"tensor {name} is not in {shard}, where the index says", "download it again")
+        for name, shard in (weight_map or {}).items():
+            if name not in tensors or tensors[name].file.name != shard:
+                raise UserError(f"tensor {name} is not in {shard}, where the index says", DAMAGED)
         return cls(directory, config, tensors, directory.resolve().name)
 
     def digest(self, sha256: dict[str, str]) -> str:
@@ -137,39 +128,50 @@ class Checkpoint:
         return total.hexdigest()
 
 
-def _read_header(path: Path) -> Iterator[SourceTensor]:
-    size = path.stat().st_size
-    broken = UserError(f"{path} is not a complete safetensors file", "download the file again")
+def _refuse_special_files(directory: Path) -> None:
+    """Nothing that is read here or by transformers may be a device or a FIFO: reading one waits or has no end."""
+    for path in (*directory.iterdir(), *directory.glob("additional_chat_templates/*")):
+        # A link whose target is missing is nobody's file; where it is needed, it is reported as missing.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is not a regular file", DAMAGED)
+
+
+def _weight_map(directory: Path) -> dict[str, str] | None:
+    """Shard by tensor name; None for one file, which transformers, too, takes first."""
+    if (directory / WEIGHTS).exists():
+        return None
+    index = directory / SHARD_INDEX
+    if index.exists():
+        return check(ShardIndex, read_json(index, DAMAGED), index).weight_map
+    if any(directory.glob("*.bin")):
+        raise UserError(
+            f"{directory} holds pickled weights (*.bin) only",
+            "save it as safetensors first: AutoModel.from_pretrained(DIR).save_pretrained(NEW)",
+        )
+    raise UserError(f"{directory} holds no {WEIGHTS}", DAMAGED)
+
+
+def read_header(path: Path) -> Iterator[SourceTensor]:
+    """The tensors of a shard, in the order of their data.
+
+    Raises:
+        UserError: the safetensors library refuses the file, or a tensor is of a type that is not converted.
+    """
+    try:
+        with safe_open(path, framework="numpy") as shard:
+            # A file that the library accepts is covered by its tensors without a gap, so sizes make offsets.
+            names = shard.offset_keys()
+            views = [shard.get_slice(name) for name in names]
+            entries = [(view.get_dtype(), tuple(view.get_shape())) for view in views]
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a complete safetensors file: {error}", DAMAGED) from error
     with path.open("rb") as file:
-        start = file.read(8)
-        header_bytes = int.from_bytes(start, "little")
-        if len(start) < 8 or header_bytes > size - 8:
-            raise broken
-        try:
-            header = json.loads(file.read(header_bytes))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise broken from error
-    if not isinstance(header, dict):
-        raise broken
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
-            begin, end = (int(n) for n in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise broken from error
-        if not 0 <= begin <= end:
-            raise broken
+        offset = 8 + int.from_bytes(file.read(8), "little")
+    for name, (dtype, shape) in zip(names, entries, strict=True):
         if dtype not in DTYPES:
             raise UserError(
                 f"tensor {name} has type {dtype}; only BF16, F16 and F32 checkpoints can be converted exactly"
             )
-        tensor = SourceTensor(name, dtype, shape, path, 8 + header_bytes + begin)
-        if end - begin != tensor.n_bytes or tensor.offset + tensor.n_bytes > size:
-            raise UserError(
-                f"{path} is truncated: tensor {name} should end at byte {tensor.offset + tensor.n_bytes}, "
-                f"the file has {size}",
-                "download the file again",
-            )
+        tensor = SourceTensor(name, dtype, shape, path, offset)
+        offset += tensor.n_bytes
         yield tensor

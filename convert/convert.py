@@ -13,18 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoint import DTYPES, Checkpoint, SourceTensor
+from convert.checkpoint import DTYPES, Checkpoint
 from convert.conversion import Conversion, Report
-from convert.exactness import Loss, loss
 from convert.header import stamp
 from convert.layouts.families import layout_for
 from convert.layouts.layout import SKIPPED, Layout
-from convert.manifest import AddedRecord, Manifest, manifest_path
+from convert.manifest import AddedRecord, Manifest, OmittedRecord
+from convert.target import check_target, written
+from convert.tensor_type import Use, pick_type
 from convert.verify import Verified, verify
+from convert.vocab.sample import Tokenize, cut_otherwise
 from convert.vocab.vocabulary import read_vocabulary
 from convert.write import write
 from orin_runner import __version__
 from orin_runner.errors import UserError
+from orin_runner.model.gguf_digests import metadata_digests
+from orin_runner.model.gguf_header import Header, read_header
 from orin_runner.model.gguf_keys import CHECKPOINT_SHA256, MANIFEST_SHA256
 
 HEADER_ALLOWANCE = 32 << 20
@@ -33,14 +37,24 @@ HEADER_ALLOWANCE = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to convert. ``window`` is ``"exact"`` or ``"off"``; ``allow_rounding`` only matters for a 16-bit outtype."""
+    """How to convert. ``window`` is ``"exact"`` or ``"off"``; ``allow_rounding`` only matters for a 16-bit outtype.
+
+    ``force`` replaces an earlier GGUF and its manifest.
+    """
 
     outtype: str = "auto"
     allow_rounding: bool = False
     window: str = "exact"
+    force: bool = False
 
 
-def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report = lambda *_: None) -> Manifest:
+def convert(
+    checkpoint: Checkpoint,
+    out: Path,
+    options: Options,
+    report: Report = lambda *_: None,
+    tokenize: Tokenize | None = None,
+) -> Manifest:
     """Convert ``checkpoint`` to ``out`` and write the manifest beside it.
 
     Args:
@@ -48,81 +62,65 @@ def convert(checkpoint: Checkpoint, out: Path, options: Options, report: Report 
         out: the GGUF to write; nothing is left there if anything goes wrong.
         options: how.
         report: progress.
+        tokenize: llama.cpp's own vocabulary, which this package does not load; without it nobody compares it.
 
     Raises:
-        UserError: unsupported or incomplete checkpoint, lossy type, too little disk.
+        UserError: unsupported or incomplete checkpoint, lossy type, too little disk, or something lies at ``out`` that
+            is not to be replaced.
         RunError: the written file does not hold the checkpoint's values (disk or memory failure, or a bug).
     """
-    if out.is_dir():
-        raise UserError(f"{out} is a folder", "name the file to write, such as model.gguf")
+    check_target(out, force=options.force)  # before all weights are read
     conversion = _decide(checkpoint, out, options, report)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    manifest_file = manifest_path(out)
-    partial_manifest = manifest_file.with_name(manifest_file.name + ".partial")
-    try:
-        write(partial, conversion, report)
-        manifest = _manifest(conversion, verify(partial, conversion, report))
-        stamp(partial, {MANIFEST_SHA256: manifest.digest(), CHECKPOINT_SHA256: manifest.checkpoint["sha256"]})
-        partial_manifest.write_text(manifest.to_json(), encoding="utf-8")
-        # The file holds its manifest's digest: a kill between the two leaves a pair whose digests tell them apart.
-        partial.replace(out)
-        partial_manifest.replace(manifest_file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        partial_manifest.unlink(missing_ok=True)
-        raise
+    with written(out, force=options.force) as (gguf, manifest_file):
+        write(gguf, conversion, report)
+        verified = verify(gguf, conversion, report)
+        cut = tokenize and cut_otherwise(gguf, conversion.vocabulary.huggingface_json, tokenize)
+        manifest = _manifest(conversion, verified, read_header(gguf), cut)
+        stamp(gguf, {MANIFEST_SHA256: manifest.digest(), CHECKPOINT_SHA256: manifest.checkpoint["sha256"]})
+        manifest_file.write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 
 def _decide(checkpoint: Checkpoint, out: Path, options: Options, report: Report) -> Conversion:
-    layout = layout_for(checkpoint.config, options.window)
+    layout = layout_for(checkpoint, options.window)
     sources = layout.sources()
-    _match(checkpoint, layout.architecture, sources)
+    _match(checkpoint, layout)
     n_rows = sources[layout.tensors[0].source][0]
     vocabulary = read_vocabulary(checkpoint.directory, n_rows)
     # Before the weights are read; what they come out as is known, and checked, after that.
     _check_disk(out, layout, dict.fromkeys(sources, "F16"))
     types: dict[str, str] = {}
     altered = 0
-    for name in sources:
-        types[name], changed = _pick_type(checkpoint.tensors[name], options, report)
+    for group in layout.stacks():
+        uses = [Use(checkpoint.tensors[name], *use) for name in group for use in layout.uses(name)]
+        picked, changed = pick_type(uses, options.outtype, allow_rounding=options.allow_rounding)
+        types |= dict.fromkeys(group, picked)
         altered += changed
+        for name in group:
+            report("check", name, checkpoint.tensors[name].n_bytes)
     _check_disk(out, layout, types)
     return Conversion(checkpoint, layout, vocabulary, types, altered)
 
 
-def _match(checkpoint: Checkpoint, architecture: str, sources: dict[str, tuple[int, ...]]) -> None:
+def _match(checkpoint: Checkpoint, layout: Layout) -> None:
     """Every tensor of the layout is there in the right shape, and no other is."""
+    sources = layout.sources()
     for name, shape in sources.items():
         if name not in checkpoint.tensors:
             raise UserError(f"tensor {name} is missing from {checkpoint.directory}", "download the checkpoint again")
         found = checkpoint.tensors[name].shape
         if found != shape:
             raise UserError(f"tensor {name} has shape {list(found)}, config.json calls for {list(shape)}")
-    for name in checkpoint.tensors:
-        if name not in sources and not name.endswith(SKIPPED):
-            raise UserError(f"tensor {name} is unknown to the {architecture} layout; nothing is dropped silently")
-
-
-def _pick_type(source: SourceTensor, options: Options, report: Report) -> tuple[str, int]:
-    """The type to store ``source`` as (safetensors name), and how many values that alters."""
-    if len(source.shape) == 1:
-        return "F32", 0  # llama.cpp wants vectors in F32; widening is exact
-    wanted = options.outtype.upper()
-    if wanted == "AUTO":
-        exact = (t for t in ("F16", "BF16") if not loss(source.chunks(), source.dtype, t, stop_at_first=True).changed)
-        wanted, found = next(exact, source.dtype), Loss(0, 0.0)
-    else:
-        found = loss(source.chunks(), source.dtype, wanted)
-    report("check", source.name, source.n_bytes)
-    if found.changed and not options.allow_rounding:
-        raise UserError(
-            f"tensor {source.name}: {found.changed:,} of {math.prod(source.shape):,} values do not survive "
-            f"{options.outtype} (largest error {found.largest_error:.3g})",
-            "use --outtype auto, or --allow-rounding to round them",
-        )
-    return wanted, found.changed
+    for name, tensor in checkpoint.tensors.items():
+        twin = layout.duplicates.get(name)
+        if twin is not None and tensor.sha256() != checkpoint.tensors[twin].sha256():
+            raise UserError(
+                f"tensor {name} is not {twin}, to which config.json ties it", "set tie_word_embeddings false"
+            )
+        if twin is None and name not in sources and not name.endswith(SKIPPED):
+            raise UserError(
+                f"tensor {name} is unknown to the {layout.architecture} layout; nothing is dropped silently"
+            )
 
 
 def _check_disk(out: Path, layout: Layout, types: dict[str, str]) -> None:
@@ -139,7 +137,7 @@ def _check_disk(out: Path, layout: Layout, types: dict[str, str]) -> None:
         )
 
 
-def _manifest(conversion: Conversion, verified: Verified) -> Manifest:
+def _manifest(conversion: Conversion, verified: Verified, header: Header, cut: tuple[int, int] | None) -> Manifest:
     checkpoint, layout, vocabulary = conversion.checkpoint, conversion.layout, conversion.vocabulary
     return Manifest(
         tool=f"orin-run {__version__}",
@@ -152,9 +150,16 @@ def _manifest(conversion: Conversion, verified: Verified) -> Manifest:
         tokenizer={
             "built_by": vocabulary.built_by,
             "sha256": hashlib.sha256(vocabulary.huggingface_json.encode()).hexdigest(),
+            "model": vocabulary.model,
+            "pre": vocabulary.pre,
+            "cut_otherwise": None if cut is None else cut[0],
+            "sample_pieces": None if cut is None else cut[1],
         },
+        metadata_sha256=metadata_digests(header),
+        tensor_table_sha256=header.table_sha256,
         source_sha256=verified.source_sha256,
         tensors=verified.tensors,
         added=[AddedRecord(a.name, "F32", a.shape, a.value, a.reason) for a in layout.added],
+        omitted=[OmittedRecord(o.source, o.rows, o.reason) for o in layout.omitted],
         verified=True,
     )

@@ -12,9 +12,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from orin_runner.errors import UserError
+from orin_runner.errors import UserError, first_line
 
-NEEDED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model")
+NEEDED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 
 
 def download(repository: str) -> Path:
@@ -30,12 +30,12 @@ def download(repository: str) -> Path:
             f"the hub has no checkpoint {repository}", "check the spelling, or name a local folder"
         ) from error
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"cannot download {repository}: {reason}", "run the command again to resume") from error
     except Exception as error:
         # A connection that breaks off raises an error of the HTTP library, which differs by huggingface_hub's version.
         if not type(error).__module__.startswith("http"):
             raise
         raise UserError(
-            f"the download of {repository} broke off: {error}", "run the command again to resume"
+            f"the download of {repository} broke off: {first_line(error)}", "run the command again to resume"
         ) from error

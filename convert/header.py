@@ -16,7 +16,7 @@ import numpy as np
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, GGUFWriter, LlamaFileType
 
 from convert.checkpoint import DTYPES
-from convert.layouts.layout import Layout
+from convert.layouts.layout import Layout, stacked
 from convert.vocab.vocabulary import Vocabulary
 from orin_runner.errors import RunError
 from orin_runner.model import gguf_keys
@@ -31,7 +31,7 @@ def open_gguf(
 ) -> Iterator[GGUFWriter]:
     """Write a header to ``path`` and yield the writer, which takes the tensors' data in the table's order.
 
-    The table's order is ``layout.tensors``, then ``layout.added``. The file is closed at the end.
+    The table's order is that of ``layout.by_name()``, then ``layout.added``. The file is closed at the end.
 
     Args:
         path: the GGUF to write; an existing file is overwritten.
@@ -46,7 +46,7 @@ def open_gguf(
         OSError: ``path`` cannot be written.
     """
     writer = GGUFWriter(path, layout.architecture)
-    writer.add_name(layout.model_name(name))
+    writer.add_name(vocabulary.model_name(name))
     writer.add_type("model")
     writer.add_file_type(FILE_TYPES[main_type])
     writer.add_quantization_version(GGML_QUANT_VERSION)
@@ -60,7 +60,7 @@ def open_gguf(
     writer.add_uint64(gguf_keys.ALTERED_VALUES, altered)
     for key, placeholder in PLACEHOLDERS.items():
         writer.add_string(key, placeholder)
-    table = [(tensor.name, tensor.shape, types[tensor.source]) for tensor in layout.tensors]
+    table = [(name, stacked(parts), types[parts[0].source]) for name, parts in layout.by_name().items()]
     table += [(added.name, added.shape, "F32") for added in layout.added]
     for tensor_name, shape, type_name in table:
         dtype = np.dtype(DTYPES[type_name])
@@ -79,8 +79,11 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
-    writer.add_token_scores(vocabulary.scores)
     writer.add_token_types(vocabulary.types)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    else:
+        writer.add_token_scores(vocabulary.scores)
     for key, token in vocabulary.special.items():
         if token is not None:
             writer.add_uint32(key, token)

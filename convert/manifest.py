@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
+
+from orin_runner.model.gguf_digests import MANIFEST_FORMAT
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRecord:
-    """One GGUF tensor and where its values come from.
+    """One GGUF tensor and where its values come from; one of several, if it is stacked of several checkpoint tensors.
 
     Attributes:
-        name, type, shape, sha256: of the tensor in the GGUF.
+        name, type, shape, sha256: of the whole tensor in the GGUF.
         source, source_dtype: the checkpoint tensor it is made from.
         transform: which rows it takes and in what order.
+        exponent: the values are multiplied by two to this power.
         changed: values that differ from the checkpoint's.
         largest_error: the largest such difference.
+        non_finite: values that are infinite or not a number, as they are in the checkpoint.
     """
 
     name: str
@@ -32,18 +35,29 @@ class TensorRecord:
     source: str
     source_dtype: str
     transform: str
+    exponent: int
     changed: int
     largest_error: float
+    non_finite: int
 
 
 @dataclass(frozen=True, slots=True)
 class AddedRecord:
-    """A constant tensor that the checkpoint does not have."""
+    """A tensor that the checkpoint does not have: ``value`` everywhere, or its values."""
 
     name: str
     type: str
     shape: tuple[int, ...]
-    value: float
+    value: float | tuple[float, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OmittedRecord:
+    """The first ``rows`` rows of checkpoint tensor ``source``, which are not in the GGUF."""
+
+    source: str
+    rows: int
     reason: str
 
 
@@ -55,19 +69,26 @@ class Manifest:
         tool: name and version of this program.
         checkpoint: folder name, model type, and the digest over all its weights.
         layout: GGUF architecture, the sliding window it honours and the one it drops.
-        tokenizer: what built the tokenizer, and the digest of its serialized form.
+        tokenizer: what built the tokenizer, the digest of its serialized form, llama.cpp's names of model and
+            pre-tokenizer, and how many of the pieces of ``convert/vocab/sample.py`` llama.cpp's own vocabulary cuts
+            otherwise.
+        metadata_sha256: digest of every key of the GGUF but the two that are stamped into it afterwards.
+        tensor_table_sha256: digest of its tensor table.
         source_sha256: digest of every checkpoint tensor's bytes.
-        tensors, added: see the records.
+        tensors, added, omitted: see the records.
         verified: whether the file was reopened and every value compared.
     """
 
     tool: str
     checkpoint: dict[str, Any]
     layout: dict[str, Any]
-    tokenizer: dict[str, str]
+    tokenizer: dict[str, Any]
+    metadata_sha256: dict[str, str]
+    tensor_table_sha256: str
     source_sha256: dict[str, str]
     tensors: list[TensorRecord]
     added: list[AddedRecord]
+    omitted: list[OmittedRecord]
     verified: bool
 
     @property
@@ -77,13 +98,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as written to disk."""
-        return json.dumps({"format": 1, "changed_values": self.changed, **asdict(self)}, indent=1) + "\n"
+        return json.dumps({"format": MANIFEST_FORMAT, "changed_values": self.changed, **asdict(self)}, indent=1) + "\n"
 
     def digest(self) -> str:
         """sha256 of the manifest file's bytes."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-
-def manifest_path(gguf: Path) -> Path:
-    """Where the manifest of ``gguf`` lies."""
-    return gguf.with_name(gguf.name + ".manifest.json")

@@ -14,8 +14,8 @@ from gguf.gguf_reader import ReaderTensor
 
 from convert.checkpoint import DTYPES, Bits
 from convert.conversion import Conversion, Report
-from convert.exactness import compare
-from convert.layouts.layout import OutputTensor
+from convert.exactness import compare, non_finite
+from convert.layouts.layout import stacked
 from convert.manifest import TensorRecord
 from orin_runner.errors import RunError
 
@@ -42,56 +42,67 @@ def verify(path: Path, conversion: Conversion, report: Report) -> Verified:
     """
     layout, types = conversion.layout, conversion.types
     entries = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
-    if set(entries) != {t.name for t in layout.tensors} | {added.name for added in layout.added}:
+    by_name = layout.by_name()
+    if set(entries) != {*by_name, *(added.name for added in layout.added)}:
         raise RunError(f"{path} does not hold the tensors it should")
+    omitted = {entry.source: entry.rows for entry in layout.omitted}
     source_sha256: dict[str, str] = {}
-    records: dict[str, TensorRecord] = {}
-    with ThreadPoolExecutor(max_workers=2) as pool:  # hashing releases the interpreter lock
+    records: dict[tuple[str, str], TensorRecord] = {}
+    with ThreadPoolExecutor(max_workers=2) as pool:  # hashing and counting release the interpreter lock
         for name, parts in layout.by_source().items():
             source = conversion.checkpoint.tensors[name]
             original = source.read()
             source_digest = pool.submit(_sha256, original)
             covered = np.zeros(source.shape[0], dtype=np.int64)
+            covered[: omitted.get(name, 0)] = 1
             for tensor in parts:
-                stored = _read_back(path, entries[tensor.name], tensor, types[name])
-                digest = pool.submit(_sha256, stored)
+                whole = _read_back(path, entries[tensor.name], stacked(by_name[tensor.name]), types[name])
+                above = by_name[tensor.name][: by_name[tensor.name].index(tensor)]
+                begin = sum(part.shape[0] for part in above)
+                stored = whole[begin : begin + tensor.shape[0]]
+                digest = pool.submit(_sha256, whole)
+                not_finite = pool.submit(non_finite, stored, types[name])
                 rows = np.arange(source.shape[0]) if tensor.rows is None else tensor.rows
-                covered[rows] += 1
+                covered[rows] += not tensor.repeated
                 # Undo: the file's row r is row rows[r] of the checkpoint tensor. A layout takes contiguous row ranges.
                 first = int(rows.min())
                 undone = np.empty_like(stored)
                 undone[rows - first] = stored
-                found = compare(undone, types[name], original[first : first + len(rows)], source.dtype)
-                records[tensor.name] = TensorRecord(
+                found = compare(undone, types[name], original[first : first + len(rows)], source.dtype, tensor.exponent)
+                records[tensor.name, name] = TensorRecord(
                     name=tensor.name,
                     type=types[name],
-                    shape=tensor.shape,
+                    shape=whole.shape,
                     sha256=digest.result(),
                     source=name,
                     source_dtype=source.dtype,
                     transform=tensor.transform,
+                    exponent=tensor.exponent,
                     changed=found.changed,
                     largest_error=found.largest_error,
+                    non_finite=not_finite.result(),
                 )
                 report("verify", tensor.name, stored.nbytes)
             source_sha256[name] = source_digest.result()
             if not np.all(covered == 1):
                 raise RunError(f"rows of {name} are lost or stand in {path} twice")
+    for name in sorted(conversion.checkpoint.tensors.keys() - source_sha256.keys()):  # left out on purpose
+        source_sha256[name] = conversion.checkpoint.tensors[name].sha256()
     for added in layout.added:
         values = entries[added.name].data
-        if not np.array_equal(values, np.full(added.shape, added.value, dtype=np.float32)):
+        if not np.array_equal(values, added.values):
             raise RunError(f"{path}: added tensor {added.name} is not what it should be")
     changed = sum(record.changed for record in records.values())
     if changed != conversion.altered:
         raise RunError(f"{changed} values of {path} differ from the checkpoint's, not {conversion.altered}")
-    return Verified(source_sha256, [records[tensor.name] for tensor in layout.tensors])
+    return Verified(source_sha256, [records[tensor.name, tensor.source] for tensor in layout.tensors])
 
 
-def _read_back(path: Path, entry: ReaderTensor, tensor: OutputTensor, type_name: str) -> Bits:
+def _read_back(path: Path, entry: ReaderTensor, expected: tuple[int, ...], type_name: str) -> Bits:
     """The raw values of a tensor of the written file, in the layout's shape."""
     shape = tuple(reversed([int(n) for n in entry.shape]))
-    if entry.tensor_type != GGMLQuantizationType[type_name] or shape != tensor.shape:
-        raise RunError(f"{path}: tensor {tensor.name} has type {entry.tensor_type.name}, shape {shape}")
+    if entry.tensor_type != GGMLQuantizationType[type_name] or shape != expected:
+        raise RunError(f"{path}: tensor {entry.name} has type {entry.tensor_type.name}, shape {shape}")
     values: Bits = np.fromfile(path, DTYPES[type_name], math.prod(shape), offset=int(entry.data_offset))
     return values.reshape(shape)
 

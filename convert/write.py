@@ -22,11 +22,14 @@ def write(path: Path, conversion: Conversion, report: Report) -> None:
     with open_gguf(
         path, checkpoint.name, layout, conversion.vocabulary, types, conversion.main_type, conversion.altered
     ) as writer:
-        for tensor in layout.tensors:
-            source = checkpoint.tensors[tensor.source]
-            bits = source.read() if tensor.rows is None else source.read()[tensor.rows]
-            values = recode(bits, source.dtype, types[tensor.source])
+        for name, parts in layout.by_name().items():
+            stacked = []
+            for part in parts:
+                source = checkpoint.tensors[part.source]
+                bits = source.read() if part.rows is None else source.read()[part.rows]
+                stacked.append(recode(bits, source.dtype, types[part.source], part.exponent))
+            values = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
             writer.write_tensor_data(values)
-            report("write", tensor.name, values.nbytes)
+            report("write", name, values.nbytes)
         for added in layout.added:
-            writer.write_tensor_data(np.full(added.shape, added.value, dtype=np.float32))
+            writer.write_tensor_data(added.values)

@@ -1,38 +1,57 @@
-"""Phi-3, with its sliding window or as llama.cpp's own plain layout.
+"""Phi-3 and Phi-4, with their sliding window or as llama.cpp's own plain layout.
 
-llama.cpp's ``phi3`` graph drops the sliding window (``src/models/phi3.cpp``: "Phi SWA is currently disabled"). Its
-``granite_swa`` graph (``src/models/granite-swa.cpp``) is the same network with a per-layer window, so a Phi-3 with a
-window is written as that by default. The differences are three: gate and up are split, the q and k rows stand in
-interleaved rotary order, and every head has an attention sink of -1e30, whose softmax weight is exactly 0.
+llama.cpp's ``phi3`` graph drops the sliding window (``src/models/phi3.cpp``: "Phi SWA is currently disabled"), so a
+Phi-3 with a window is written as ``granite_swa`` by default. The differences are three: gate and up are split, the q
+and k rows stand in interleaved rotary order, and there are attention sinks.
+
+The variants with long-rope have two sets of frequency divisors, for sequences up to the original context and beyond.
+Both stand in the file; which of them llama.cpp takes is said when a model is loaded (``orin_runner.model.llama``).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from convert.layouts.layout import ROTARY, AddedTensor, Layout, OutputTensor, Rows, ends, interleaved, layers
+from convert.checkpoint import Checkpoint
+from convert.layouts.granite_swa import granite_swa
+from convert.layouts.layout import (
+    ROTARY,
+    Layout,
+    OutputTensor,
+    Rows,
+    ends,
+    interleaved,
+    layers,
+    rope_tensors,
+    tied_head,
+)
+from convert.layouts.rope import DEFAULT, LONGROPE
 from convert.layouts.shape import Shape
-from orin_runner.model.gguf_keys import SLIDING_WINDOW, SLIDING_WINDOW_PATTERN
+from orin_runner.errors import UserError
+from orin_runner.model.gguf_keys import ORIGINAL_CONTEXT, SLIDING_WINDOW
 
-SINK = -1e30
 GATE_UP = "mlp.gate_up_proj.weight"
-NAME_MARKS = ("phi-3", "phi3")
-"""llama.cpp strips white space after special tokens, as Phi-3 does, only under such a name (llama-vocab.cpp)."""
 
 
-def phi3(config: dict[str, Any], window: str) -> Layout:
+def phi3(checkpoint: Checkpoint, window: str) -> Layout:
     """The layout of llama.cpp's ``granite_swa`` graph for a window to honour, else of its ``phi3`` graph.
 
     Raises:
         UserError: a size is missing, or a setting is not supported.
     """
-    shape = Shape.of(config)
-    size = config.get("sliding_window") or shape.n_ctx
+    shape = Shape.of(checkpoint.config, (DEFAULT, LONGROPE), partial=True)
+    shape.need_full_heads("phi3")
+    size = checkpoint.config.get("sliding_window") or shape.n_ctx
     if size >= shape.n_ctx:
         return _plain(shape, None)
-    return _windowed(shape, size) if window == "exact" else _plain(shape, size)
+    if window != "exact":
+        return _plain(shape, size)
+    if shape.rope.n_rot != shape.head_dim or shape.rope.factors:
+        raise UserError(
+            f"a sliding window of {size} tokens with long-rope or partly rotated heads cannot be honoured",
+            "--window off leaves it out; longer prompts then come out different",
+        )
+    return _windowed(shape, size)
 
 
 def _plain(shape: Shape, dropped_window: int | None) -> Layout:
@@ -41,13 +60,14 @@ def _plain(shape: Shape, dropped_window: int | None) -> Layout:
         "phi3",
         _tensors(shape, None, [up]),
         {
+            ORIGINAL_CONTEXT: shape.n_ctx,
             **shape.metadata(),
             # llama.cpp reads the key, warns and ignores the window; 0 for a model that has none.
             SLIDING_WINDOW: dropped_window or 0,
-            "rope.scaling.original_context_length": shape.n_ctx,
         },
+        rope_tensors(shape),
+        duplicates=tied_head(shape),
         dropped_window=dropped_window,
-        name_marks=NAME_MARKS,
     )
 
 
@@ -57,22 +77,7 @@ def _windowed(shape: Shape, window: int) -> Layout:
     half = (n_ff, shape.n_embd)
     gate = OutputTensor("ffn_gate.weight", GATE_UP, half, np.arange(n_ff), "first half")
     up = OutputTensor("ffn_up.weight", GATE_UP, half, np.arange(n_ff, 2 * n_ff), "second half")
-    reason = "the layout requires attention sinks; exp(-1e30) is 0, so they change nothing"
-    return Layout(
-        "granite_swa",
-        _tensors(shape, rotated, [gate, up]),
-        {
-            **shape.metadata(),
-            "logit_scale": 1.0,
-            SLIDING_WINDOW: window,
-            SLIDING_WINDOW_PATTERN: [True] * shape.n_layers,
-            "attention.rope_pattern": [1] * shape.n_layers,
-            "deepstack_mapping": [-1] * shape.n_layers,
-        },
-        tuple(AddedTensor(f"blk.{n}.attn_sinks.weight", (shape.n_head,), SINK, reason) for n in range(shape.n_layers)),
-        window=window,
-        name_marks=NAME_MARKS,
-    )
+    return granite_swa(shape, _tensors(shape, rotated, [gate, up]), window)
 
 
 def _tensors(shape: Shape, qkv_rows: Rows | None, gate_up: list[OutputTensor]) -> tuple[OutputTensor, ...]:

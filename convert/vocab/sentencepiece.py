@@ -6,7 +6,7 @@ from typing import Any
 
 from gguf import TokenType
 
-from orin_runner.errors import UserError
+from convert.vocab.rows import rows
 
 MODEL = "llama"
 PRE = "default"
@@ -35,27 +35,20 @@ def pieces(
         UserError: there are fewer rows than tokens.
     """
     vocab: dict[str, int] = model["vocab"]
-    highest = max([*vocab.values(), *(token["id"] for token in added_tokens)])
-    if highest >= n_rows:
-        raise UserError(f"the tokenizer has a token {highest}, the embeddings only {n_rows} rows")
-    tokens = [f"[PAD{i}]" for i in range(n_rows)]
+    tokens, types = rows(vocab, added_tokens, n_rows)
     scores = [UNUSED_SCORE] * n_rows
-    types = [int(TokenType.UNUSED)] * n_rows
     # llama.cpp joins the neighbours whose piece has the highest score, tokenizers those whose merge ranks first.
     rank: dict[str, int] = {}
     for pair in model["merges"]:
         piece = "".join(pair.split(" ", 1) if isinstance(pair, str) else pair)
         rank.setdefault(piece, len(rank))
+    added = {token["id"] for token in added_tokens}
     for piece, i in vocab.items():
-        tokens[i] = piece
         scores[i] = -float(rank.get(piece, len(rank)))
-        is_byte = len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
-        types[i] = int(TokenType.BYTE if is_byte else TokenType.NORMAL)
-    for token in added_tokens:
-        i = token["id"]
-        tokens[i] = token["content"]
+        if i not in added and len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            types[i] = int(TokenType.BYTE)
+    for i in added:
         scores[i] = ADDED_SCORE
-        types[i] = int(TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED)
     if unknown is not None:
         types[unknown] = int(TokenType.UNKNOWN)
     return tokens, scores, types

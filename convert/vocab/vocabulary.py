@@ -9,6 +9,9 @@ can express has a file here; ``read_vocabulary`` recognises the kind.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +19,18 @@ import transformers
 from transformers import AutoTokenizer
 
 from convert.checkpoint import DAMAGED
-from convert.vocab import sentencepiece
-from orin_runner.errors import UserError
-from orin_runner.files import read_json
+from convert.schemas import GenerationConfig, check
+from convert.vocab import byte_level, sentencepiece
+from convert.vocab.sample import reread
+from orin_runner.errors import UserError, first_line
+from orin_runner.files import read_json, without_stderr
 from orin_runner.model import gguf_keys
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""``vocab.json`` comes with ``merges.txt``: what GPT-2 and OPT are published with."""
+
+PHI3_MARKS = ("phi-3", "phi3")
+PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")
 
 END_OF_TURN = ("<|end|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 """Names under which the common chat models end a turn; llama.cpp has a key of its own for that token."""
@@ -32,7 +43,8 @@ class Vocabulary:
     Attributes:
         huggingface_json: serialized ``tokenizers.Tokenizer``.
         model, pre: llama.cpp's names of the tokenizer model and of its pre-tokenizer.
-        tokens, scores, types: llama.cpp's own vocabulary, one entry per embedding row.
+        tokens, types: llama.cpp's own vocabulary, one entry per embedding row.
+        scores, merges: what ranks its merges: a score per row, or pairs as ``"left right"``. The other one is empty.
         special: token id by GGUF key, None where there is none.
         add_bos, add_eos: whether plain text gets them.
         stop: token ids that end a generation, from the generation config.
@@ -46,6 +58,7 @@ class Vocabulary:
     tokens: list[str]
     scores: list[float]
     types: list[int]
+    merges: list[str]
     special: dict[str, int | None]
     add_bos: bool
     add_eos: bool
@@ -53,60 +66,129 @@ class Vocabulary:
     chat_template: str | None
     built_by: str
 
+    def model_name(self, name: str) -> str:
+        """``name``, so that llama.cpp strips the white space after special tokens if the tokenizer does.
+
+        llama.cpp does so under a name with one of ``PHI3_MARKS`` only (llama-vocab.cpp), and refuses a vocabulary
+        without ``PHI3_TOKENS`` under such a name.
+        """
+        added = json.loads(self.huggingface_json)["added_tokens"]
+        strips = any(token["special"] and token["rstrip"] for token in added) and {*PHI3_TOKENS} <= {*self.tokens}
+        marked = any(mark in name.lower() for mark in PHI3_MARKS)
+        if strips and not marked:
+            return f"{PHI3_MARKS[0]} {name}"
+        return name if strips or not marked else re.sub("(?i)(phi)-?(3)", r"\1 \2", name)
+
 
 def read_vocabulary(directory: Path, n_rows: int) -> Vocabulary:
     """Read a checkpoint's tokenizer and generation config.
 
     Args:
-        directory: the checkpoint folder; ``tokenizer.json`` or ``tokenizer.model`` must be there.
+        directory: the checkpoint folder; one of ``TOKENIZER_FILES`` must be there.
         n_rows: rows of the embedding matrix; rows without a token become unused tokens.
 
     Raises:
-        UserError: no tokenizer, one transformers cannot load, or one that is not SentencePiece-like BPE.
+        UserError: no tokenizer, one transformers cannot load, or one that llama.cpp cannot express.
     """
-    if not any((directory / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
-        raise UserError(f"{directory} has neither tokenizer.json nor tokenizer.model", "download the checkpoint again")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory)
-    except Exception as error:  # the tokenizers library raises plain Exception
-        reason = str(error).splitlines()[0]
-        raise UserError(f"transformers cannot load the tokenizer of {directory}: {reason}") from error
+    if not any((directory / name).exists() for name in TOKENIZER_FILES):
+        raise UserError(f"{directory} has neither {' nor '.join(TOKENIZER_FILES)}", "download the checkpoint again")
+    _check_ids(directory, n_rows)
+    with _errors_of_the_libraries(directory):
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"the tokenizer of {directory} has no fast implementation in transformers")
-    serialized = backend.to_str()
+    with _errors_of_the_libraries(directory):
+        serialized = backend.to_str()
+        # Not all that transformers loads can be read again from what it is serialized to, as the runner reads it.
+        again = reread(serialized)
+        plain = again.encode("a", add_special_tokens=False).ids
+        framed = again.encode("a", add_special_tokens=True).ids
+    at = next((i for i in range(len(framed)) if plain and framed[i : i + len(plain)] == plain), None)
+    if at is None:
+        raise UserError(f"the tokenizer of {directory} encodes 'a' as {framed}, without the tokens {plain} of the text")
     description = json.loads(serialized)
     model, added_tokens = description["model"], description["added_tokens"]
-    if not sentencepiece.is_sentencepiece(model):
-        raise UserError(f"the tokenizer of {directory} is not SentencePiece BPE with byte fallback, as Llama's is")
-    tokens, scores, types = sentencepiece.pieces(model, added_tokens, n_rows, tokenizer.unk_token_id)
-    plain = backend.encode("a", add_special_tokens=False).ids
-    framed = backend.encode("a", add_special_tokens=True).ids
-    at = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
-    stop = _stop_tokens(directory, tokenizer.eos_token_id)
+    scores: list[float] = []
+    merges: list[str] = []
+    if sentencepiece.is_sentencepiece(model):
+        kind, pre = sentencepiece.MODEL, sentencepiece.PRE
+        tokens, scores, types = sentencepiece.pieces(model, added_tokens, n_rows, tokenizer.unk_token_id)
+    elif byte_level.is_byte_level(description):
+        kind, pre = byte_level.MODEL, byte_level.pre_tokenizer(description)
+        tokens, types, merges = byte_level.pieces(model, added_tokens, n_rows)
+    else:
+        raise UserError(
+            f"the tokenizer of {directory} is of kind {model.get('type')}, which llama.cpp cannot express as it is",
+            "BPE is supported: byte-level as GPT-2's, or with byte fallback as Llama 2's",
+        )
+    stop = _stop_tokens(directory, tokenizer.eos_token_id, n_rows)
     special = {key: getattr(tokenizer, f"{name}_token_id") for name, key in gguf_keys.SPECIAL_TOKENS.items()}
     eot = next((tokens.index(name) for name in END_OF_TURN if name in tokens and tokens.index(name) in stop), None)
     return Vocabulary(
         huggingface_json=serialized,
-        model=sentencepiece.MODEL,
-        pre=sentencepiece.PRE,
+        model=kind,
+        pre=pre,
         tokens=tokens,
         scores=scores,
         types=types,
+        merges=merges,
         special={**special, gguf_keys.END_OF_TURN: eot},
         add_bos=at > 0,
         add_eos=at + len(plain) < len(framed),
         stop=stop,
-        chat_template=tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None,
+        chat_template=_chat_template(directory, tokenizer.chat_template),
         built_by=f"transformers {transformers.__version__}",
     )
 
 
-def _stop_tokens(directory: Path, eos: int | None) -> list[int]:
+def _check_ids(directory: Path, n_rows: int) -> None:
+    """Refuse token ids without a row before the tokenizers library, which makes room for all ids up to the highest."""
+    path = directory / "tokenizer.json"
+    if not path.exists():
+        return
+    definition = read_json(path, DAMAGED)
+    model, added = definition.get("model"), definition.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
+    ids += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    highest = max((number for number in ids if isinstance(number, int)), default=0)
+    if highest >= n_rows:
+        raise UserError(f"the tokenizer has a token {highest}, the embeddings only {n_rows} rows", DAMAGED)
+
+
+@contextmanager
+def _errors_of_the_libraries(directory: Path) -> Iterator[None]:
+    """Turn what transformers and tokenizers raise into a UserError; what they write beside that is not shown."""
+    try:
+        with without_stderr():
+            yield
+    except BaseException as error:
+        # tokenizers raises plain Exception, and where its Rust code panics one that is not even derived from that.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = first_line(error)
+        raise UserError(f"transformers cannot load the tokenizer of {directory}: {reason}", DAMAGED) from error
+
+
+def _chat_template(directory: Path, template: object) -> str | None:
+    if not isinstance(template, str):
+        return None
+    try:
+        template.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise UserError(f"the chat template of {directory} is not valid Unicode: {error}", DAMAGED) from error
+    return template
+
+
+def _stop_tokens(directory: Path, eos: int | None, n_rows: int) -> list[int]:
     path = directory / "generation_config.json"
-    declared = read_json(path, DAMAGED).get("eos_token_id") if path.exists() else None
+    declared = check(GenerationConfig, read_json(path, DAMAGED), path).eos_token_id if path.exists() else None
     if declared is None:
         declared = eos
     if declared is None:
         return []
-    return sorted(set(declared)) if isinstance(declared, list) else [declared]
+    stop = sorted(set(declared)) if isinstance(declared, list) else [declared]
+    if stop and stop[-1] >= n_rows:
+        raise UserError(f"{directory} names a stop token {stop[-1]}, the embeddings have only {n_rows} rows", DAMAGED)
+    return stop

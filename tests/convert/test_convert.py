@@ -15,8 +15,8 @@ from gguf import GGUFReader, GGUFWriter
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from convert.layouts.layout import interleaved
-from convert.manifest import manifest_path
 from orin_runner.errors import UserError
+from orin_runner.model.gguf_digests import manifest_path
 from orin_runner.model.gguf_file import GGUFFile
 from tests.support.checkpoints import llama, phi3
 
@@ -113,7 +113,7 @@ def test_auto_uses_f16_only_where_every_value_survives(tmp_path: Path, tiny: Pat
     tensors = load_file(checkpoint / "model.safetensors")
     tensors["model.layers.1.mlp.down_proj.weight"][3, 5] = 2.0**-30
     save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    manifest = convert(Checkpoint.open(checkpoint), out, Options())
+    manifest = convert(Checkpoint.open(checkpoint), out, Options(force=True))
     assert [r.name for r in manifest.tensors if r.type == "BF16"] == ["blk.1.ffn_down.weight"]
     assert manifest.changed == 0
 
@@ -192,8 +192,8 @@ def test_a_failed_conversion_leaves_an_earlier_one_alone(tmp_path: Path, tiny: P
     out = tmp_path / "m.gguf"
     convert(Checkpoint.open(checkpoint), out, Options())
     before = {path.name: path.read_bytes() for path in tmp_path.glob("m.gguf*")}
-    with pytest.raises(UserError):
-        convert(Checkpoint.open(checkpoint), out, Options(outtype="f16"))
+    with pytest.raises(UserError, match="do not survive"):
+        convert(Checkpoint.open(checkpoint), out, Options(outtype="f16", force=True))
     assert {path.name: path.read_bytes() for path in tmp_path.glob("m.gguf*")} == before
 
 
