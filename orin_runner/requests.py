@@ -92,10 +92,32 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
-    """In place of a result: memory has become too short for the request in mid-run. ``reason`` says by how much."""
+class Failed:
+    """In place of a result: the request cannot be answered, others can. ``reason`` says why in one line."""
 
     reason: str
+
+
+NOT_FINITE = "the model's logits are not finite (NaN or Inf)"
+"""Why a request failed whose rows of logits hold no numbers."""
+
+
+def flaw(request: ScoreRequest | GenerateRequest, n_vocab: int) -> str | None:
+    """Why no model of ``n_vocab`` tokens can answer ``request``, in one line; None where one can."""
+    paths = request.continuations if isinstance(request, ScoreRequest) else request.candidates
+    if isinstance(request, ScoreRequest):
+        if not paths or len(paths) != len(request.n_scored):
+            return "it does not say what is to be scored"
+        for path, n in zip(paths, request.n_scored, strict=True):
+            if not 1 <= n <= len(path):
+                return f"{n} tokens of a continuation of {len(path)} cannot be scored"
+            if len(request.prompt) + len(path) == n:
+                return "its context has no token"
+    elif not len(request.prompt):
+        return "its prompt has no token"
+    tokens = np.concatenate([request.prompt, *paths])
+    beyond = tokens[(tokens < 0) | (tokens >= n_vocab)]
+    return f"token id {beyond[0]} is not among the model's {n_vocab:,}" if len(beyond) else None
 
 
 def longest_path(request: ScoreRequest | GenerateRequest) -> int:
@@ -108,6 +130,11 @@ def longest_path(request: ScoreRequest | GenerateRequest) -> int:
 def context_tokens(request: ScoreRequest | GenerateRequest) -> int:
     """Tokens of context ``request`` may come to use: ``longest_path``, and the longest text it allows."""
     return longest_path(request) + (request.max_new_tokens if isinstance(request, GenerateRequest) else 0)
+
+
+def begun(prompt: Tokens, prefix: int | None) -> Tokens:
+    """``prompt``, or ``prefix`` where that has no token: something has to stand before the first one that is asked."""
+    return prompt if len(prompt) or prefix is None else np.array([prefix], dtype=np.int32)
 
 
 def common_prefix(a: Tokens, b: Tokens) -> int:

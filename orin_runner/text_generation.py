@@ -13,14 +13,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orin_runner.errors import UserError
+from orin_runner.errors import RunError, UserError
 from orin_runner.greedy_arguments import GREEDY
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.machine.memory_plan import Needs
 from orin_runner.model.candidates import candidates, choices_in
+from orin_runner.model.chat_template import Message
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.tokenizer import Message, Tokenizer
-from orin_runner.requests import Generated, GenerateRequest, Tokens, Unfit
+from orin_runner.model.proof import examine
+from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.requests import Failed, Generated, GenerateRequest, Tokens, begun
 from orin_runner.runner import RunStats
 from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
@@ -63,7 +65,7 @@ class TextGeneration:
             n_threads=cpu_threads(),
             draft=draft,
         )
-        self.notes: list[str] = []
+        self.notes: list[str] = [examine(file).verdict.line]
         self._supervisor = Supervisor(job, self.notes.append)
         try:
             self._supervisor.start()
@@ -123,8 +125,8 @@ class TextGeneration:
         texts: dict[int, str] = {}
         following = 0
         for i, result in self._supervisor.run(requests):
-            if isinstance(result, Unfit):
-                raise MemoryError(f"input {i + 1} {result.reason}")
+            if isinstance(result, Failed):
+                raise RunError(f"input {i + 1} failed: {result.reason}")
             assert isinstance(result, Generated)
             texts[i] = self._tokenizer.decode(result.tokens)
             while following in texts:
@@ -139,7 +141,9 @@ class TextGeneration:
             part = [i for i, row in enumerate(rows) if isinstance(row, str) is not chat]
             # A rendered conversation already has the special tokens the template wants.
             encoded = self._tokenizer.encode([texts[i] for i in part], special=not chat)
-            prompts.update(zip(part, encoded, strict=True))
+            # As transformers' pipeline has it, a text without a token begins with BOS.
+            begun_with = (begun(prompt, self._tokenizer.prefix) for prompt in encoded)
+            prompts.update(zip(part, begun_with, strict=True))
         fitting = min(self._supervisor.max_context, self._n_positions)
         requests = []
         for i, row in enumerate(rows):

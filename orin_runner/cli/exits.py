@@ -2,32 +2,128 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
 
 from orin_runner.console import Notes
 from orin_runner.errors import RunError, UserError, os_error_line
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, ``kill`` and whoever ends services and batch jobs, a terminal or connection that closes."""
+
+
+class BrokenOffError(Exception):
+    """A run that was interrupted has brought itself to an end; ``hint`` says how it goes on."""
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(hint)
+        self.hint = hint
+
+
+class Interruptions:
+    """While it is entered, each of ``SIGNALS`` raises ``KeyboardInterrupt``; those that were ignored before still are.
+
+    The first one counts. Behind it the program is ending, and a SIGTERM or SIGHUP more does not disturb that.
+
+    Attributes:
+        number: of the signal that came, None where none has.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruptions:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                self._before[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        if self.number is None or number == signal.SIGINT:
+            self.number = self.number or number
+            raise KeyboardInterrupt
+
+    def end(self, hint: str | None) -> None:
+        """End the program as shells expect it of one that a signal has ended."""
+        # Where Ctrl-C interrupted an exec(), such as a dataclass in the making, CPython would end the process by SIGINT
+        # instead, whatever became of it; the next exec() makes it forget (run_eval_code_obj in pythonrun.c).
+        exec("")  # noqa: S102
+        name = "" if self.number in {None, signal.SIGINT} else f" by {signal.Signals(self.number or 0).name}"
+        _end(128 + (self.number or signal.SIGINT), f"interrupted{name}", hint)
 
 
 def run(program: Callable[[], object], hint: str | None = None) -> None:
     """Run ``program``. An error ends it with one line on stderr; any other exception is a bug and keeps its traceback.
 
-    Exit statuses: 2 for what the user can mend and for errors of the system, 1 for a run that failed, 130 for Ctrl-C.
+    Exit statuses: 2 for what the user can mend and for errors of the system, 1 for a run that failed, 130 for Ctrl-C,
+    143 and 129 for SIGTERM and SIGHUP, which end a program as Ctrl-C does.
 
     Args:
         program: a command line.
         hint: what to say of errors that are not the user's.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # where it is not UTF-8, what it cannot show is spelled out
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with Interruptions() as interruptions:
+        try:
+            program()
+        except UserError as error:
+            _end(2, error.message, error.hint)
+        except OSError as error:
+            _end(2, os_error_line(error), hint)
+        except (RunError, MemoryError) as error:
+            _end(1, str(error) or "out of memory", hint)
+        except BrokenOffError as error:
+            interruptions.end(error.hint)
+        except KeyboardInterrupt:
+            interruptions.end(hint)
+        except SystemExit:
+            if interruptions.number is None:
+                raise
+            interruptions.end(hint)  # typer makes a silent exit of Ctrl-C
+
+
+class Command(TyperCommand):
+    """A command line whose mistakes are one line like all others, with nothing in it that a terminal would act on."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        _plainly(super().main, *args, **options)
+
+
+class Group(TyperGroup):
+    """Several commands of that kind."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        _plainly(super().main, *args, **options)
+
+
+def _plainly(main: Callable[..., Any], *args: Any, **options: Any) -> None:
     try:
-        program()
-    except UserError as error:
-        _end(2, error.message, error.hint)
-    except OSError as error:
-        _end(2, os_error_line(error), hint)
-    except (RunError, MemoryError) as error:
-        _end(1, str(error), hint)
-    except KeyboardInterrupt:
-        _end(130, "interrupted", hint)
+        status = main(*args, **{**options, "standalone_mode": False})
+    except typer.Abort:
+        status = 1
+    except Exception as error:  # click's, which typer has under another name in each version
+        if not hasattr(error, "format_message") or not hasattr(error, "show"):
+            raise
+        if type(error).__name__ != "NoArgsIsHelpError":
+            raise UserError(error.format_message().rstrip("."), "--help says what there is") from error
+        error.show()
+        status = 2
+    sys.exit(status or 0)
 
 
 def _end(status: int, message: str, hint: str | None) -> None:

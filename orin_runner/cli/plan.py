@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from eval.evaluate import prepare
@@ -22,13 +20,13 @@ from orin_runner.cli.options import (
     device_bytes,
     load_options,
 )
-from orin_runner.console import Notes, print_table
-from orin_runner.machine.devices import KNOWN, cpu_threads, present_device
+from orin_runner.console import Notes, print_table, say, say_json
+from orin_runner.machine.devices import KNOWN
 from orin_runner.machine.memory_formula import MIB
-from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, needs_of
-from orin_runner.model import llama
+from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner
 from orin_runner.model.tokenizer import Tokenizer
-from orin_runner.requests import context_tokens
+from orin_runner.workers.messages import Job
+from orin_runner.workers.supervisor import planned
 
 
 def plan_command(
@@ -50,19 +48,20 @@ def plan_command(
     chosen = chosen_tasks(notes, tasks, data)
     requests = all_requests([prepare(task, options, tokenizer, file.n_ctx_train) for task in chosen])
     size = device_bytes(device)
-    target = KNOWN[device] if device in KNOWN else present_device(size)
-    simulate = (lambda settings: llama.simulate(file.path, settings)) if target.present else None
-    lengths = [context_tokens(request) for request in requests]
-    planner = MemoryPlanner(file, target, cpu_threads(), simulate)
-    found, fitting = planner.plan_that_fits(needs_of(requests), lengths)
+    job = Job.of(file, requests, device_bytes=size)
+    lengths = job.lengths
+    if device in KNOWN:
+        found, fitting = MemoryPlanner(file, KNOWN[device], job.n_threads).plan_that_fits(job.needs, lengths)
+    else:
+        found, fitting = planned(job, notes.warn)
     whole = found.fits and fitting == max(lengths, default=1)
     if as_json:
-        print(json.dumps({**found.to_json(), "requests": len(lengths), "fits": whole, "limit": fitting}, indent=1))
+        say_json({**found.to_json(), "requests": len(lengths), "fits": whole, "limit": fitting})
     else:
         print_plan(found)
         left_out = sum(length > fitting for length in lengths)
         if found.fits and left_out:
-            print(f"{left_out} of {len(lengths)} requests are longer than {fitting} tokens and do not fit")
+            say(f"{left_out} of {len(lengths)} requests are longer than {fitting} tokens and do not fit")
     if not whole:
         raise typer.Exit(1)
 
@@ -78,6 +77,6 @@ def print_plan(plan: MemoryPlan) -> None:
     rows.append(("remaining", f"{plan.remaining / MIB:,.0f}", ""))
     print_table(f"{plan.device.name}", ("term", "MiB", "memory"), rows)
     if plan.formula:
-        print(f"the device is not here, so nothing is simulated: {plan.formula}")
+        say(f"the device is not here, so nothing is simulated: {plan.formula}")
     for line in plan_lines(plan):
-        print(line)
+        say(line)

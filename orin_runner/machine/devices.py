@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -52,6 +53,10 @@ def cpu_threads() -> int:
 
 
 def parse_size(text: str) -> int | None:
-    """Bytes of ``29000MiB``, ``28GiB``, ``31000000000B``; None where ``text`` is no number with one of ``UNITS``."""
+    """Bytes of ``29000MiB``, ``28GiB``, ``31000000000B``; None where ``text`` is no number with one of ``UNITS``.
+
+    Nothing has 8 EiB or more: that is no size either.
+    """
     found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(UNITS)})", text)
-    return int(float(found[1]) * UNITS[found[2]]) if found else None
+    size = float(found[1]) * UNITS[found[2]] if found else math.inf
+    return int(size) if size < 1 << 63 else None

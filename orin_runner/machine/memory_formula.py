@@ -45,9 +45,9 @@ def context_bytes(file: GGUFFile, settings: ContextSettings) -> Simulated:
 
     On a CPU neither is ever under llama.cpp's own sizes: a test compares them.
     """
-    n_embd, n_ff = int(file.arch("embedding_length")), int(file.arch("feed_forward_length"))
-    head_size = int(file.arch("attention.key_length") or n_embd // int(file.arch("attention.head_count")))
-    cell_values = int(file.arch("block_count")) * int(file.arch("attention.head_count_kv")) * 2 * head_size
+    sizes = file.sizes
+    n_embd, n_ff = sizes.embedding_length, sizes.feed_forward_length
+    cell_values = sizes.block_count * (sizes.head_count_kv or sizes.head_count) * 2 * sizes.head_size
     # Below n_seq tokens the buffers shrink no further (sched_reserve).
     n_tokens = max(settings.n_ubatch, settings.n_seq)
     mask = n_tokens * MASK_BYTES * settings.n_cells
@@ -63,7 +63,7 @@ def context_bytes(file: GGUFFile, settings: ContextSettings) -> Simulated:
 def cuda_bytes(file: GGUFFile, settings: ContextSettings, n_contexts: int) -> int:
     """Bytes that the driver, cuBLAS and CUDA's pools take beside the buffers of ``n_contexts`` contexts."""
     per_value = F16_POOL_BYTES if "F16" in file.tensor_types else POOL_BYTES
-    pool = settings.n_ubatch * int(file.arch("feed_forward_length")) * per_value
+    pool = settings.n_ubatch * file.sizes.feed_forward_length * per_value
     return CUDA_BYTES + n_contexts * pool + (n_contexts - 1) * CUBLAS_BYTES
 
 

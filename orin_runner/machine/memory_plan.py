@@ -2,7 +2,8 @@
 
 Everything a run allocates is one of a plan's terms:
 
-* weights: the GGUF's tensor table. The token embedding stays on the host.
+* weights: the GGUF's tensor table. The token embedding stays on the host; where it is the output head as well, the
+  device has a copy.
 * KV cache, compute, host compute: a context's cache and buffers. llama.cpp builds model and context with ``no_alloc``
   and logs what it would have allocated. It needs the backend that will compute; for a device that is not there a
   formula stands in, and the plan says which terms are assumed.
@@ -264,7 +265,7 @@ class MemoryPlanner:
         file, cuda = self.file, self.device.cuda
         context = self.simulate(settings) if self.simulate else context_bytes(file, settings)
         terms = {
-            "weights": file.data_bytes - (file.embedding_bytes if cuda else 0),
+            "weights": file.data_bytes - (file.embedding_bytes if cuda and not file.tied else 0),
             "KV cache": n_contexts * context.kv,
             "compute": n_contexts * (context.compute_device + (0 if cuda else context.compute_host)),
         }

@@ -69,7 +69,7 @@ class Reading:
         if_unified=True,
     )
     gpu_mib: float | None = _counter(
-        lambda sensors: sensors.gpu.read()[0] if sensors.gpu else None,
+        lambda sensors: sensors.gpu_now[0],
         "MiB",
         "Memory in use on the GPU",
         holder="the GPU",
@@ -90,6 +90,7 @@ class Sensors:
         gpu: a discrete GPU.
 
     Attributes:
+        gpu_now: MiB and W of the discrete GPU when ``read`` was last called; None what is not known.
         power_source: what ``watts`` comes from; None where power is not known.
     """
 
@@ -97,17 +98,20 @@ class Sensors:
         self.host: HostMemory = host
         self.rails: Rails | None = rails
         self.gpu: NvidiaSmi | None = gpu
+        self.gpu_now: tuple[float | None, float | None] = (None, None)
         self.power_source = rails.source if rails else gpu.source if gpu else None
 
     def read(self) -> Reading:
         """Every counter, now."""
+        # Once: its memory and its power are to be those of one moment.
+        self.gpu_now = self.gpu.read() if self.gpu is not None else (None, None)
         return Reading(**{counter.name: counter.read(self) for counter in COUNTERS})
 
     def watts(self) -> float | None:
         """Power of the Jetson module, else of the GPU's board, in W."""
         if self.rails is not None:
             return self.rails.watts()
-        return self.gpu.read()[1] if self.gpu is not None else None
+        return self.gpu_now[1]
 
     def close(self) -> None:
         """End what was started to read them."""

@@ -2,7 +2,7 @@
 
 The parent sends a ``Job``. The worker plans (``Planned``), loads (``Loading``, ``Loaded``) and waits. Then the parent
 sends lists of requests, each of which is answered by ``Answers`` and at last ``Done``, or ``MeasurePromptRate``, which
-is answered by a ``PromptRate``. A ``Note`` may come at any time, ``Refused`` instead of anything else.
+is answered by a ``PromptRate``. A ``Note`` may come at any time, ``Refused`` or ``LastWords`` instead of anything else.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from orin_runner.machine.devices import cpu_threads
 from orin_runner.machine.memory_plan import MemoryPlan, Needs, needs_of
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Device
-from orin_runner.requests import Request, Result, context_tokens
+from orin_runner.requests import Failed, Request, Result, context_tokens
 from orin_runner.runner import Progress, RunStats
+from orin_runner.workers.death import LastWords
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Job:
         share: share of the first plan's cache and buffers to use; halved after every death.
         n_threads: CPU threads.
         draft: verify candidates.
+        load: load the model; else the worker ends when it has planned.
         prompt_cache: where states of shared prefixes are kept between runs, None for nowhere.
     """
 
@@ -43,6 +45,7 @@ class Job:
     share: float
     n_threads: int
     draft: bool
+    load: bool = True
     prompt_cache: PromptCacheOptions | None = None
 
     @classmethod
@@ -95,22 +98,26 @@ class Loaded:
     Attributes:
         seconds: from the plan to here.
         gpu_layers, n_layers: layers on the GPU, and all of them.
+        n_vocab: token ids of requests are below it.
         devices: what ggml found.
         buffers: MiB that llama.cpp allocated, by kind.
+        rope_factors: which of long-rope's it has, ``"short"`` or ``"long"``; None without long-rope.
     """
 
     seconds: float
     gpu_layers: int
     n_layers: int
+    n_vocab: int
     devices: tuple[Device, ...]
     buffers: dict[str, float]
+    rope_factors: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """Results that have become known, by index in the request list; how far the run is, and what it has cost so far."""
 
-    results: tuple[tuple[int, Result], ...]
+    results: tuple[tuple[int, Result | Failed], ...]
     progress: Progress | None
     stats: RunStats
 
@@ -142,5 +149,5 @@ class Note:
     text: str
 
 
-FromWorker = Planned | Loading | Loaded | Answers | Done | PromptRate | Note | Refused
+FromWorker = Planned | Loading | Loaded | Answers | Done | PromptRate | Note | Refused | LastWords
 ToWorker = Sequence[Request] | MeasurePromptRate

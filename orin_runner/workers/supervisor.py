@@ -1,21 +1,25 @@
-"""Keeps a run going when its worker dies: the unanswered requests go on in a new one, with half the memory."""
+"""Keeps a run going when its worker dies: the unanswered requests go on in a new one.
+
+A worker that died of a lack of memory, or without a word, is followed by one with half of it. One that said another
+reason is followed by its like; if that dies of the same, the requests are divided until the one to blame is alone.
+"""
 
 from __future__ import annotations
 
-import signal
-import subprocess
+import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
+from dataclasses import replace
 from types import TracebackType
 
-from orin_runner.engine.noise import near_tie
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.errors import RunError, UserError
 from orin_runner.machine.memory_plan import MemoryPlan
-from orin_runner.requests import Request, Result, Unfit, context_tokens
+from orin_runner.requests import Failed, Request, Result, context_tokens, flaw
 from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
 from orin_runner.workers import worker
+from orin_runner.workers.costs import Costs
+from orin_runner.workers.death import Death, LastWords
 from orin_runner.workers.messages import (
     Answers,
     Done,
@@ -28,16 +32,11 @@ from orin_runner.workers.messages import (
     Planned,
     Refused,
 )
+from orin_runner.workers.process import DEBUG, Function, WorkerProcess
+from orin_runner.workers.verdict import MAX_DEATHS_WITHOUT_PROGRESS, Verdict, Verdicts, WorkerDiedError, died_in_vain
 
-MAX_DEATHS_WITHOUT_PROGRESS = 4
-"""After so many workers in a row that answered nothing, the cause is not the budget."""
 CLOSE_S = 10
 """Seconds a worker has to end by itself."""
-NOTHING = Progress(0, 0, 0)
-
-
-class WorkerDiedError(RunError):
-    """Workers keep dying without answering anything."""
 
 
 class DoesNotFitError(RunError):
@@ -73,14 +72,14 @@ class Supervisor:
         job: Job,
         on_note: Callable[[str], None],
         on_loading: Callable[[float], None] = lambda _: None,
-        serve: worker.Serve = worker.serve,
+        serve: Function = worker.serve,
     ) -> None:
         self._job = job
         self._on_note = on_note
         self._on_loading = on_loading
         self._serve = serve
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._process: WorkerProcess | None = None
+        self._said: str | None = None  # by the worker, of its end
         self._owed = False  # the worker has more to say about requests it was sent
         self.stats = RunStats()
         self.deaths = 0
@@ -92,41 +91,53 @@ class Supervisor:
         """Start a worker and wait until its model is loaded; another one with half the memory if it dies of that.
 
         Raises:
+            UserError: it dies of something else: llama.cpp cannot run this file.
             WorkerDiedError: one after another dies.
         """
-        deaths = 0
-        while not self._started():
-            deaths += 1
-            self._bury(deaths, "while it was loading", "trying again with")
+        for deaths in itertools.count(1):
+            death = self._started()
+            if death is None:
+                return
+            if not death.may_be_memory:
+                raise UserError(
+                    f"the engine died of {self._job.model} while it was loading ({death})",
+                    f"convert the checkpoint again; {DEBUG}=1 shows all that it said",
+                )
+            if deaths >= MAX_DEATHS_WITHOUT_PROGRESS:
+                raise died_in_vain(deaths, death, "while it was loading")
+            self._halve_memory(death, "while it was loading: trying again with")
 
-    def _started(self) -> bool:
-        """Start one worker; False if it died before its model was loaded."""
-        self._process, self._connection = worker.start(self._job, self._serve)
+    def _started(self) -> Death | None:
+        """Start one worker; what it died of if that was before its model was loaded."""
+        self._said, self._owed = None, False
+        self._process = WorkerProcess(self._serve)
         try:
+            self._process.connection.send(self._job)
             for message in self._messages():
                 if isinstance(message, Planned):
                     self.plan, self.max_context = message.plan, message.max_context
                     if not message.max_context:
                         raise DoesNotFitError(message.plan)
+                    if not self._job.load:
+                        break
                 elif isinstance(message, Loading):
                     self._on_loading(message.share)
                 elif isinstance(message, Loaded):
                     self.loaded = message
                     break
-        except _WorkerLostError:
-            return False
-        return True
+        except (_WorkerLostError, BrokenPipeError):
+            return self._buried()
+        except BaseException:
+            self._process.kill()
+            self.close()
+            raise
+        return None
 
     def close(self) -> None:
         """End the worker."""
-        if self._connection is not None:
-            self._connection.close()
         if self._process is not None:
-            try:
-                self._process.wait(timeout=CLOSE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.close(CLOSE_S)
+            self._process = None
 
     def __enter__(self) -> Supervisor:
         return self
@@ -140,31 +151,57 @@ class Supervisor:
 
     def run(
         self, requests: Sequence[Request], on_progress: OnProgress = no_progress
-    ) -> Iterator[tuple[int, Result | Unfit]]:
+    ) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request exactly once, whatever happens to the workers.
 
-        A run that is not read to its end is computed to its end all the same before the next one begins. A request
-        that no longer fits after a worker's death, because others have taken the memory, comes back ``Unfit``.
+        A run that is not read to its end is computed to its end all the same before the next one begins. ``Failed``
+        come back: a request that no model can answer; one that no longer fits after a worker's death, because others
+        have taken the memory; one that workers die of.
 
         Raises:
             WorkerDiedError: workers keep dying without answering anything, or nothing at all fits any more.
         """
-        self.stats = RunStats(near_tie=near_tie(0.0))
+        self.stats = RunStats()
         open_requests = dict(enumerate(requests))
-        costs = _Costs()
-        in_vain = 0  # deaths in a row without an answer
-        while open_requests:
+        for i, request in enumerate(requests):
+            flawed = flaw(request, self.loaded.n_vocab)
+            if flawed is not None:
+                del open_requests[i]
+                yield i, Failed(flawed)
+        costs, verdicts = Costs(), Verdicts()
+        parts = [list(open_requests)]
+        while parts:
+            part = parts.pop()
             n_open = len(open_requests)
             try:
                 if self._process is None:
                     self._start_again(len(requests) - n_open, len(requests))
-                    yield from self._unfit(open_requests)
-                yield from self._ask(open_requests, costs, on_progress)
+                    yield from self._too_long(open_requests)
+                part = [i for i in part if i in open_requests]
+                yield from self._ask(part, open_requests, costs, on_progress)
             except (_WorkerLostError, BrokenPipeError):
-                costs.worker_lost()
-                in_vain = 0 if len(open_requests) < n_open else in_vain + 1
-                left = f"with {len(open_requests)} of {len(requests)} requests unanswered"
-                self._bury(in_vain, left, "going on with these in a new one and")
+                death = self._buried()
+                left = [i for i in part if i in open_requests]
+                when = f"with {len(open_requests)} of {len(requests)} requests unanswered"
+                verdict = verdicts.on(death, len(left), when, progress=len(open_requests) < n_open)
+                if verdict is Verdict.BLAME:
+                    self._on_note(f"the engine died of one request ({death}): it has failed, the others go on")
+                    del open_requests[left[0]]
+                    yield left[0], Failed(f"the engine dies of it ({death})")
+                elif verdict is Verdict.DIVIDE:
+                    self._on_note(f"the engine died again ({death}) {when}: asking half of {len(left)} at a time")
+                    parts += [left[len(left) // 2 :], left[: len(left) // 2]]
+                else:
+                    parts.append(left)
+                    going_on = f"{when}: going on with these in a new one"
+                    if verdict is Verdict.HALVE_MEMORY:
+                        self._halve_memory(death, f"{going_on} and")
+                    elif self._job.prompt_cache is not None:  # a state may be to blame, whatever was said
+                        self._job = replace(self._job, prompt_cache=None)
+                        self._on_note(f"the engine died ({death}) {going_on}, without the prompt cache")
+                    else:
+                        self._on_note(f"the engine died ({death}) {going_on}")
+            costs.part_is_over()
 
     def _start_again(self, answered: int, total: int) -> None:
         try:
@@ -175,35 +212,36 @@ class Supervisor:
                 f"kept: free memory and go on with --resume"
             ) from error
 
-    def _unfit(self, open_requests: dict[int, Request]) -> Iterator[tuple[int, Unfit]]:
+    def _too_long(self, open_requests: dict[int, Request]) -> Iterator[tuple[int, Failed]]:
         """Take out the requests for which memory has become too short."""
         needed = {i: context_tokens(request) for i, request in open_requests.items()}
         for i in [i for i, n in needed.items() if n > self.max_context]:
             del open_requests[i]
-            yield i, Unfit(f"needs {needed[i]} tokens of context, memory now allows {self.max_context}")
+            yield i, Failed(f"needs {needed[i]} tokens of context, memory now allows {self.max_context}")
 
     def _ask(
-        self, open_requests: dict[int, Request], costs: _Costs, on_progress: OnProgress
-    ) -> Iterator[tuple[int, Result]]:
-        """Send all open requests to the worker; takes out those that it answers."""
-        assert self._connection is not None
+        self, part: Sequence[int], open_requests: dict[int, Request], costs: Costs, on_progress: OnProgress
+    ) -> Iterator[tuple[int, Result | Failed]]:
+        """Send the requests of ``part`` to the worker; takes out those that it answers."""
+        if not part:
+            return
+        assert self._process is not None
         if self._owed:  # the last run was not read to its end
             next(message for message in self._messages() if isinstance(message, Done))
-        order = list(open_requests)
-        self._connection.send([open_requests[i] for i in order])
+        self._process.connection.send([open_requests[i] for i in part])
         self._owed = True
         for message in self._messages():
             if isinstance(message, Answers):
                 for k, result in message.results:
-                    del open_requests[order[k]]
-                    yield order[k], result
+                    del open_requests[part[k]]
+                    yield part[k], result
                 if message.progress is not None:
-                    progress = costs.update(message.progress)
+                    progress = costs.update(message.progress, part)
                     self.stats = costs.into(message.stats)
                     on_progress(progress)
             elif isinstance(message, Done):
                 self._owed = False
-                costs.update(Progress(message.stats.computed, message.stats.unique, message.stats.sent))
+                costs.update(Progress(message.stats.computed, message.stats.unique, message.stats.sent), part)
                 self.stats = costs.into(message.stats)
                 break
 
@@ -214,9 +252,8 @@ class Supervisor:
         """
         if self._process is None:
             return None
-        assert self._connection is not None
         try:
-            self._connection.send(MeasurePromptRate())
+            self._process.connection.send(MeasurePromptRate())
             rate = next(found for found in self._messages() if isinstance(found, PromptRate))
         except (_WorkerLostError, BrokenPipeError):
             return None
@@ -224,76 +261,52 @@ class Supervisor:
         return rate
 
     def _messages(self) -> Iterator[FromWorker]:
-        assert self._connection is not None
+        assert self._process is not None
         while True:
             try:
-                message = self._connection.recv()
+                message = self._process.connection.recv()
             except (EOFError, ConnectionResetError) as error:
                 raise _WorkerLostError from error
             if isinstance(message, Refused):
                 raise UserError(message.message, message.hint)
-            if isinstance(message, Note):
+            if isinstance(message, LastWords):
+                self._said = message.text
+            elif isinstance(message, Note):
                 self._on_note(message.text)
             else:
                 yield message
 
-    def _bury(self, in_vain: int, when: str, what_next: str) -> None:
-        """Note a worker's death, and halve the memory for the next one."""
+    def _buried(self) -> Death:
+        """What the worker died of; there is none any more."""
         assert self._process is not None
-        code = self._process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        self._process = None
-        self._owed = False
+        death = self._process.death(self._said, CLOSE_S)
+        if os.environ.get(DEBUG):
+            self._on_note(f"the engine died, and this is what it said:\n{self._process.output}")
+        self.close()
         self.deaths += 1
-        if in_vain >= MAX_DEATHS_WITHOUT_PROGRESS:
-            raise WorkerDiedError(f"the engine died {in_vain} times in a row without an answer (last: {how}, {when})")
+        return death
+
+    def _halve_memory(self, death: Death, what_next: str) -> None:
+        """Make the next worker do with half the memory, and say so."""
         self._job = replace(self._job, share=self._job.share / 2)
-        self._on_note(f"the engine died ({how}) {when}: {what_next} half the memory for cache and buffers")
+        self._on_note(f"the engine died ({death}) {what_next} half the memory for cache and buffers")
 
 
-@dataclass(slots=True)
-class _Costs:
-    """What a run costs over all its workers, each of which knows only the requests it was sent.
+def planned(job: Job, on_note: Callable[[str], None]) -> tuple[MemoryPlan, int]:
+    """The plan that a worker would make, made in a process of its own: llama.cpp may abort on a file.
 
-    Attributes:
-        asked: the tokens of all requests, nothing computed; None until the first worker has counted them.
-        lost: by workers that died: tokens computed, and what their texts added to the others.
-        begun: the first that the worker at work has said.
-        own: by the worker at work, since then.
-        lost_stats, own_stats: what else workers that died have cost, and the one at work.
+    Returns:
+        (the plan, the longest request it is for); the length is 0 where nothing fits.
+
+    Raises:
+        UserError: llama.cpp cannot load the file that it is to simulate.
     """
-
-    asked: Progress | None = None
-    lost: Progress = NOTHING
-    begun: Progress | None = None
-    own: Progress = NOTHING
-    lost_stats: RunStats = field(default_factory=RunStats)
-    own_stats: RunStats = field(default_factory=RunStats)
-
-    def update(self, now: Progress) -> Progress:
-        """The worker is so far; how far the run is."""
-        self.begun = self.begun or now
-        self.asked = self.asked or replace(self.begun, computed=0)
-        self.own = Progress(now.computed, now.unique - self.begun.unique, now.sent - self.begun.sent)
-        return _sum(self.asked, self.lost, self.own)
-
-    def worker_lost(self) -> None:
-        """Another worker goes on."""
-        self.lost = _sum(self.lost, self.own)
-        self.lost_stats = self.lost_stats.together(self.own_stats)
-        self.begun, self.own, self.own_stats = None, NOTHING, RunStats()
-
-    def into(self, stats: RunStats) -> RunStats:
-        """What the whole run has cost, where ``stats`` are the worker's own."""
-        self.own_stats = stats
-        assert self.asked is not None
-        total = _sum(self.asked, self.lost, self.own)
-        together = self.lost_stats.together(stats)
-        return replace(together, computed=total.computed, unique=total.unique, sent=total.sent)
-
-
-def _sum(*parts: Progress) -> Progress:
-    return Progress(*(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent")))
+    with Supervisor(replace(job, load=False), on_note) as supervisor:
+        try:
+            supervisor.start()
+        except DoesNotFitError as error:
+            return error.plan, 0
+        return supervisor.plan, supervisor.max_context
 
 
 class _WorkerLostError(Exception):

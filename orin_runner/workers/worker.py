@@ -7,14 +7,11 @@ requests and sends results over a pipe. ``supervisor`` is the other end.
 
 from __future__ import annotations
 
-import importlib
-import multiprocessing
+import errno
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -23,12 +20,12 @@ from pathlib import Path
 from orin_runner.engine.engine import Engine
 from orin_runner.engine.prompt_cache import PromptCache
 from orin_runner.engine.prompt_rate import prompt_rate
-from orin_runner.errors import UserError
+from orin_runner.errors import UserError, os_error_line
 from orin_runner.machine.devices import present_device
 from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, budget_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.requests import Request, Result
+from orin_runner.requests import Failed, Request, Result
 from orin_runner.runner import Progress
 from orin_runner.workers.messages import (
     Answers,
@@ -47,50 +44,19 @@ SWITCH_S = 1e-4
 """How long a thread may keep Python's lock from one that asks for it (Python's own: 5 ms). The thread that feeds the
 device asks often; at this value HellaSwag ran a tenth faster on an H100."""
 
-Serve = Callable[[Connection, Job], None]
-"""A worker's own function, at the top level of its module."""
-
-
-def start(job: Job, serve: Serve) -> tuple[subprocess.Popen[bytes], Connection]:
-    """A process that calls ``serve`` with ``job``, and the pipe to it."""
-    # Not multiprocessing.Process: that would import the caller's own script again, and run it if nothing guards it.
-    ours, theirs = multiprocessing.Pipe()
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; "
-        f"main({theirs.fileno()}, {serve.__module__!r}, {serve.__name__!r})"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])
-    theirs.close()
-    ours.send(job)
-    return process, ours
-
-
-def main(descriptor: int, module: str, name: str) -> None:
-    """What the process that ``start`` starts runs.
-
-    Args:
-        descriptor: file descriptor of its end of the pipe, over which the job comes.
-        module, name: of the function to call.
-    """
-    serve: Serve = getattr(importlib.import_module(module), name)
-    connection = Connection(descriptor)
-    serve(connection, connection.recv())
-
 
 def serve(connection: Connection, job: Job) -> None:
     """Plan, load, then answer whatever comes (``messages``), until the other end closes."""
-    # Ctrl-C reaches the whole process group; the supervisor decides what becomes of the worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
+    llama.write_errors_to(sys.stderr.fileno())
     try:
         _serve(connection, job)
     except UserError as error:
         connection.send(Refused(error.message, error.hint))
-    except llama.DecodeError as error:
-        connection.send(Note(str(error)))
-        sys.exit(1)  # another worker may do with less memory
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the supervisor is gone, and nobody is left to tell
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise
+        connection.send(Refused(os_error_line(error), None))
 
 
 def _serve(connection: Connection, job: Job) -> None:
@@ -104,11 +70,15 @@ def _serve(connection: Connection, job: Job) -> None:
     )
     plan, max_context = planner.plan_that_fits(job.needs, job.lengths)
     connection.send(Planned(plan, max_context))
-    if max_context == 0:
+    if max_context == 0 or not job.load:
         return
     before = time.perf_counter()
     _drop_cached_pages(job.model)
-    with llama.Model(job.model, progress=lambda share: connection.send(Loading(share))) as model, ExitStack() as stack:
+    overrides = file.rope_overrides(job.needs.longest)
+    with (
+        llama.Model(job.model, progress=lambda share: connection.send(Loading(share)), overrides=overrides) as model,
+        ExitStack() as stack,
+    ):
         _drop_cached_pages(job.model)
         contexts = [stack.enter_context(llama.Context(model, plan.settings)) for _ in range(plan.n_contexts)]
         connection.send(
@@ -116,27 +86,30 @@ def _serve(connection: Connection, job: Job) -> None:
                 seconds=time.perf_counter() - before,
                 gpu_layers=model.gpu_layers,
                 n_layers=model.n_layers,
+                n_vocab=model.n_vocab,
                 devices=tuple(llama.devices()),
                 buffers={kind: sum(c.buffers[kind] for c in contexts) for kind in contexts[0].buffers},
+                rope_factors=file.rope_factors(job.needs.longest),
             )
         )
+        asked: ToWorker = connection.recv()  # a run that is refused until then leaves no prompt cache behind
         engine = Engine(
             contexts,
             budget_of(plan.settings),
             n_positions=file.n_ctx_train,
             n_threads=job.n_threads,
             draft=job.draft,
-            cache=_prompt_cache(connection, job, plan),
+            cache=_prompt_cache(connection, job, plan, file),
         )
         while True:
-            asked: ToWorker = connection.recv()
             if isinstance(asked, MeasurePromptRate):
                 connection.send(prompt_rate(contexts[0], min(plan.settings.n_batch, plan.settings.n_cells)))
             else:
                 answer(connection, engine, asked)
+            asked = connection.recv()
 
 
-def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan) -> PromptCache | None:
+def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan, file: GGUFFile) -> PromptCache | None:
     if job.prompt_cache is None:
         return None
     # A state is only good for the context it came from: its types, its shape of computation, the library, the device.
@@ -144,6 +117,7 @@ def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan) -> PromptC
     parts = (
         job.prompt_cache.identity,
         f"kv {settings.kv_type}, flash attention {settings.flash_attn}, ubatch {settings.n_ubatch}",
+        f"rope factors {file.rope_factors(job.needs.longest)}",
         f"llama-cpp-python {llama.version()}, {plan.device.name}",
     )
     return PromptCache(replace(job.prompt_cache, identity="\n".join(parts)), lambda text: connection.send(Note(text)))
@@ -151,7 +125,7 @@ def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan) -> PromptC
 
 def answer(connection: Connection, engine: Engine, requests: Sequence[Request]) -> None:
     """Run ``requests`` and send what comes: the results of each batch with how far the run is then."""
-    results: list[tuple[int, Result]] = []
+    results: list[tuple[int, Result | Failed]] = []
 
     def send(progress: Progress | None) -> None:
         connection.send(Answers(tuple(results), progress, engine.stats))

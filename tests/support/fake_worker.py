@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
@@ -19,6 +22,8 @@ from tests.support.fake_llama import FakeContext
 
 N_VOCAB = 32
 N_BATCH = 64
+POISON = N_VOCAB - 1
+ASSERT = "GGML_ASSERT(n_tokens > 0) failed"
 
 
 def serve(
@@ -28,10 +33,12 @@ def serve(
     how: int = signal.SIGABRT,
     measured: str = "lives",
     limit: int | None = None,
+    poisoned: Callable[[], None] | None = None,
 ) -> None:
     """Answer requests with the fake; with ``die_after``, die once that many answers have been sent.
 
-    ``limit``: context tokens that memory allows, as the plan says; 0 for nothing.
+    ``limit``: context tokens that memory allows, as the plan says; 0 for nothing. ``poisoned``: called where a request
+    with the token ``POISON`` is about to be computed.
     """
     settings = ContextSettings(600, max(8, int(N_BATCH * job.share)), 64, 64)
     device = DeviceMemory("fake", 1 << 30, unified=True, cuda=False, present=True, note="")
@@ -39,7 +46,7 @@ def serve(
     connection.send(Planned(plan, job.needs.longest if limit is None else limit))
     if limit == 0:
         return
-    connection.send(Loaded(0.0, 0, 1, (), {}))
+    connection.send(Loaded(0.0, 0, 1, N_VOCAB, (), {}))
     answered = 0
     try:
         while True:
@@ -63,6 +70,8 @@ def serve(
                 if die_after is not None and answered >= die_after:
                     os.kill(os.getpid(), how)
 
+            if poisoned is not None and any(POISON in request.prompt for request in requests):
+                poisoned()
             for found in engine.run(requests, send):
                 results.append(found)  # noqa: PERF402 - sent meanwhile
             connection.send(Answers(tuple(results), None, engine.stats))
@@ -118,3 +127,66 @@ def finds_less_memory(connection: Connection, job: Job) -> None:
 def finds_no_memory(connection: Connection, job: Job) -> None:
     """The first worker dies, and for the second there is no memory at all."""
     serve(connection, job, *((5,) if job.share > 0.6 else ()), limit=None if job.share > 0.6 else 0)
+
+
+def asserts(message: str = ASSERT) -> None:
+    """End as ``ggml_abort`` does."""
+    print(f"/build/ggml/src/ggml.c:{os.getpid()}: {message}", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def asserts_on_poison(connection: Connection, job: Job) -> None:
+    """Every worker aborts of the requests with poison."""
+    serve(connection, job, poisoned=asserts)
+
+
+def raises_on_poison(connection: Connection, job: Job) -> None:
+    """Every worker raises a bug's exception because of them."""
+    serve(connection, job, poisoned=lambda: [][len(os.environ)])
+
+
+def asserts_once(connection: Connection, job: Job) -> None:
+    """The first worker aborts after five answers, the others live: the file that stands for the model says which."""
+    first = not Path(job.model).exists()
+    Path(job.model).touch()
+    serve(connection, job, poisoned=asserts if first else None)
+
+
+def asserts_always(connection: Connection, job: Job) -> None:
+    """Every worker aborts of whatever it is asked; each leaves a line in the file that stands for the model."""
+    with Path(job.model).open("a", encoding="utf-8") as file:
+        file.write("started\n")
+    connection.recv = _asserting(connection.recv)  # type: ignore[method-assign]
+    serve(connection, job)
+
+
+def asserts_with_a_cache(connection: Connection, job: Job) -> None:
+    """A worker aborts of whatever it is asked, if it has a prompt cache."""
+    if job.prompt_cache is not None:
+        connection.recv = _asserting(connection.recv)  # type: ignore[method-assign]
+    serve(connection, job)
+
+
+def _asserting(receive: Callable[[], Any]) -> Callable[[], Any]:
+    def received() -> Any:
+        receive()
+        asserts()
+
+    return received
+
+
+def runs_out_of_memory(connection: Connection, job: Job) -> None:
+    """The poison takes more CUDA memory than there is, until a worker has a quarter."""
+
+    def poisoned() -> None:
+        print("CUDA error: out of memory\n  in function alloc at ggml-cuda.cu:512", file=sys.stderr)
+        asserts("CUDA error")
+
+    serve(connection, job, poisoned=poisoned if job.share > 0.3 else None)
+
+
+def asserts_while_loading(connection: Connection, job: Job) -> None:
+    """llama.cpp aborts on the file."""
+    with Path(job.model).open("a", encoding="utf-8") as file:
+        file.write("started\n")
+    asserts()

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 
-def until(what: Callable[[], bool]) -> None:
+def until(what: Callable[[], bool], patience_s: float = 30) -> None:
     """Wait for another process."""
-    for _ in range(3000):
+    for _ in range(round(100 * patience_s)):
         if what():
             return
         time.sleep(0.01)

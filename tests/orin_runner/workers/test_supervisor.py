@@ -17,7 +17,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.runs.run import Run
 from orin_runner.machine.memory_plan import Needs
-from orin_runner.requests import Scored, Unfit, context_tokens
+from orin_runner.requests import Failed, Scored, context_tokens
 from orin_runner.workers.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
 from orin_runner.workers.worker import Job
 from tests.support.commands import orin_run, orin_run_begun
@@ -139,7 +139,7 @@ def test_memory_that_others_took_in_mid_run() -> None:
         supervisor.start()
         found = dict(supervisor.run(requests))
     assert sorted(found) == list(range(40))
-    unfit = {i for i, result in found.items() if isinstance(result, Unfit)}
+    unfit = {i for i, result in found.items() if isinstance(result, Failed)}
     assert unfit
     assert all(context_tokens(requests[i]) > 20 for i in unfit)
     assert sum(context_tokens(request) > 20 for request in requests) - len(unfit) <= 20  # answered before the death
@@ -169,7 +169,7 @@ def test_the_real_worker_killed_in_mid_run(tmp_path: Path, tiny: Path, how: sign
     os.kill(worker, how)
     _, stderr = disturbed.communicate(timeout=300)
     assert disturbed.returncode == 0, stderr
-    assert f"the engine died ({how.name})" in stderr
+    assert f"the engine died ({how.name}" in stderr
     rows = [json.loads(line) for line in predictions.read_text().splitlines()]
     assert len(rows) == len({row["id"] for row in rows}) == 480
     calm, again = Run.open(tmp_path / "quiet"), Run.open(tmp_path / "run")
