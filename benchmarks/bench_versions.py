@@ -4,7 +4,7 @@
 
 ``--other`` is a checkout of another commit; both run with the packages of this Python. Every round runs both versions
 of every task, each in processes of its own. The table gives medians of tokens per second, of the ratio pair by pair,
-and whether the predictions are the same lines.
+and how many predictions are the same, log-probabilities included.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any
 from orin_runner import __version__
 from orin_runner.model import llama
 
+SAME = ("task", "id", "prediction", "text", "logprobs")
+"""What of a prediction is compared."""
 THIS = Path(__file__).parent.parent
 # Before 0.2 the command line was one file.
 MAIN = """
@@ -78,8 +80,9 @@ def main() -> None:
                 rate = section["device"]["answer_tokens"] / section["device"]["answer_s"]
                 rates.setdefault((task, side), []).append(rate)
                 print(f"round {number + 1} {task} {side}: {rate:,.0f} tokens/s, {section['device']}", flush=True)
-            equal = sum(a == b for a, b in zip(lines["other"], lines["this"], strict=True))
-            same[task] = f"{equal}/{len(lines['this'])}"
+            pairs = [(json.loads(a), json.loads(b)) for a, b in zip(lines["other"], lines["this"], strict=True)]
+            equal = sum(all(a[key] == b[key] for key in SAME) for a, b in pairs)
+            same[task] = f"{equal}/{len(pairs)}"
     devices = ", ".join(f"{device.name} ({device.description})" for device in llama.devices())
     print(f"{platform.machine()}, {devices}; llama-cpp-python {llama.version()}, orin-run {__version__}")
     print("| task | other, tokens/s | this, tokens/s | this / other, median (smallest to largest) | same predictions |")

@@ -42,7 +42,8 @@ def _of_text(task: Task, question: Question, result: Generated, encoder: Encoder
         scores,
         correct=next(iter(scores.values())) == 1.0,
         text=text,
-        margin=result.margin,
+        margin=result.margin if np.isfinite(result.margin) else None,
+        margin_scale=1.0,
     )
     n = len(result.tokens)
     return replace(
@@ -57,19 +58,25 @@ def _of_text(task: Task, question: Question, result: Generated, encoder: Encoder
 def _of_choices(task: Task, question: Question, result: Scored) -> Prediction:
     doc = question.doc
     sums = np.array([float(logprobs.sum()) for logprobs in result.logprobs])
-    lengths = [len(logprobs) for logprobs in result.logprobs]
-    compared = {metric: _normalised(metric, doc, sums, lengths) for metric in task.metrics}
+    lengths = np.array([len(logprobs) for logprobs in result.logprobs])
+    divisors = {metric: _divisors(metric, doc, lengths) for metric in task.metrics}
+    compared = {metric: _quotients(sums, divisor) for metric, divisor in divisors.items()}
     scores = {metric: _choice_score(metric, doc, values) for metric, values in compared.items()}
-    values = compared[task.metrics[0]]
-    ranked = np.sort(values)[::-1]
+    first = task.metrics[0]
+    values = compared[first]
+    ranked = np.argsort(-values, kind="stable")
+    known = len(ranked) > 1 and np.isfinite(values[ranked[:2]]).all()
+    best, second = ranked[:2] if known else (ranked[0], ranked[0])
+    noise = np.sqrt((lengths[[best, second]] / divisors[first][[best, second]] ** 2).sum()) if known else 0.0
     return _prediction(
         task,
         question,
-        doc.labels[int(np.argmax(values))],
+        doc.labels[int(best)],
         scores,
-        correct=scores[task.metrics[0]] > 0.5,
+        correct=scores[first] > 0.5,
         logprobs=tuple(sums.tolist()),
-        margin=float(ranked[0] - ranked[1]) if len(ranked) > 1 else None,
+        margin=float(values[best] - values[second]) if known else None,
+        margin_scale=float(noise) if known else None,
     )
 
 
@@ -83,6 +90,7 @@ def _prediction(
     logprobs: tuple[float, ...] | None = None,
     text: str | None = None,
     margin: float | None = None,
+    margin_scale: float | None = None,
     failed: str | None = None,
 ) -> Prediction:
     doc = question.doc
@@ -96,6 +104,7 @@ def _prediction(
         logprobs=logprobs,
         text=text,
         margin=margin,
+        margin_scale=margin_scale,
         n_tokens=question.n_tokens,
         tokens_sha256=question.digest,
         failed=failed,
@@ -104,25 +113,24 @@ def _prediction(
     )
 
 
-def _normalised(
-    metric: str, doc: Doc, sums: npt.NDArray[np.float64], lengths: Sequence[int]
-) -> npt.NDArray[np.float64]:
-    """What the choices are compared by under ``metric``: their sums, or these divided by their lengths.
+def _divisors(metric: str, doc: Doc, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """What the choices' sums are divided by before they are compared under ``metric``.
 
     ``acc_norm`` and ``acc_bytes``: characters and UTF-8 bytes of the choice without the space in front
-    (lm-evaluation-harness 0.4.13, ``ConfigurableTask.process_results``); ``acc_tokens``: tokens; others: the sums. A
-    choice of no length is never the best, as in the harness.
+    (lm-evaluation-harness 0.4.13, ``ConfigurableTask.process_results``); ``acc_tokens``: tokens; others: nothing.
     """
     texts = [choice.removeprefix(" ") for choice in doc.choices]
     if metric == "acc_norm":
-        divisors = [len(text) for text in texts]
-    elif metric == "acc_bytes":
-        divisors = [len(text.encode()) for text in texts]
-    elif metric == "acc_tokens":
-        divisors = list(lengths)
-    else:
-        return sums
-    return np.array([total / n if n else -np.inf for total, n in zip(sums, divisors, strict=True)])
+        return np.array([len(text) for text in texts], dtype=np.float64)
+    if metric == "acc_bytes":
+        return np.array([len(text.encode()) for text in texts], dtype=np.float64)
+    return lengths.astype(np.float64) if metric == "acc_tokens" else np.ones(len(texts))
+
+
+def _quotients(sums: npt.NDArray[np.float64], divisors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A choice of no length is never the best, as in the harness."""
+    values: npt.NDArray[np.float64] = np.divide(sums, divisors, out=np.full(len(sums), -np.inf), where=divisors > 0)
+    return values
 
 
 def _choice_score(metric: str, doc: Doc, values: npt.NDArray[np.float64]) -> float:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from math import sqrt
 from typing import Protocol
 
-from orin_runner.requests import Request, Result, Unfit
+from orin_runner.requests import Failed, Request, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,32 @@ class DecodeStats:
         return DecodeStats(*(getattr(self, row.name) + getattr(other, row.name) for row in fields(self)))
 
 
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How far numbers of a run lie from the same numbers computed alone: rounding, on a sample. All in nats.
+
+    Attributes:
+        n: numbers compared.
+        rms: root mean square of their differences.
+        largest: the largest difference.
+        near_tie: what rounding may move by, estimated from these (``orin_runner.engine.noise``): one log-probability,
+            of scores; the lead of one token over the next, of texts.
+    """
+
+    n: int = 0
+    rms: float = 0.0
+    largest: float = 0.0
+    near_tie: float = 0.0
+
+    def together(self, other: Noise) -> Noise:
+        """Both samples as one; of the estimates the larger."""
+        n = self.n + other.n
+        squares = self.n * self.rms**2 + other.n * other.rms**2
+        return Noise(
+            n, sqrt(squares / n) if n else 0.0, max(self.largest, other.largest), max(self.near_tie, other.near_tie)
+        )
+
+
 @dataclass(slots=True)
 class RunStats:
     """What a run cost.
@@ -68,14 +95,12 @@ class RunStats:
     Attributes:
         sent: tokens as a tool without sharing would compute them: the prompt once with each of its continuations, once
             for all those of a single token; and the greedy texts.
-        unique: distinct tokens in the prefix tree of all paths: prompts with their continuations or candidates, and the
-            greedy texts, as far as they stand in no candidate.
-        computed: tokens computed for the answers (prefill and decode rounds).
+        unique: distinct tokens in the prefix tree of all that is asked and answered: prompts with their continuations,
+            and the greedy texts. Candidates that no text follows are not part of it.
+        computed: tokens computed for the answers (prefill and decode rounds), candidates included.
         checked: tokens computed a second time, to measure the noise and to settle near-ties.
-        noise: largest difference of any log-probability between a row of the run and the same row in the canonical
-            shape, in nats.
-        near_tie: a lead below this may be rounding, in nats (``orin_runner.engine.noise``).
-        check_requests: rows that the noise was measured on.
+        score_noise: of the log-probabilities that were asked for.
+        text_noise: of rows of logits that texts were read from: of each the log-probability that moved most.
         settled: positions of greedy texts decided in the canonical shape.
         settle_s: seconds of the decode clock that these took, and the rows that the noise was measured on.
         restored: tokens whose state came from the prompt cache instead of being computed.
@@ -87,9 +112,8 @@ class RunStats:
     unique: int = 0
     computed: int = 0
     checked: int = 0
-    noise: float = 0.0
-    near_tie: float = 0.0
-    check_requests: int = 0
+    score_noise: Noise = Noise()
+    text_noise: Noise = Noise()
     settled: int = 0
     settle_s: float = 0.0
     restored: int = 0
@@ -97,14 +121,14 @@ class RunStats:
     device: DecodeStats = field(default_factory=DecodeStats)
 
     def together(self, other: RunStats) -> RunStats:
-        """What two parts of a run cost, such as those of two workers: the larger noise, the sum of everything else."""
-        largest = {name: max(getattr(self, name), getattr(other, name)) for name in ("noise", "near_tie")}
-        names = ("sent", "unique", "computed", "checked", "check_requests", "settled", "settle_s", "restored")
+        """What two parts of a run cost, such as those of two workers: the noise of both, the sum of everything else."""
+        names = ("sent", "unique", "computed", "checked", "settled", "settle_s", "restored")
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         stages = dict.fromkeys([*self.clocks, *other.clocks])
         return RunStats(
             **sums,
-            **largest,
+            score_noise=self.score_noise.together(other.score_noise),
+            text_noise=self.text_noise.together(other.text_noise),
             clocks={stage: self.clocks.get(stage, 0.0) + other.clocks.get(stage, 0.0) for stage in stages},
             device=self.device.together(other.device),
         )
@@ -125,7 +149,7 @@ class Runner(Protocol):
 
     def run(
         self, requests: Sequence[Request], on_progress: OnProgress = no_progress
-    ) -> Iterator[tuple[int, Result | Unfit]]:
+    ) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request.
 
         Args:

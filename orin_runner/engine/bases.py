@@ -14,9 +14,8 @@ def restore_base(packer: Packer, executor: Executor, cache: PromptCache) -> None
     if base is None or payload is None:
         return
     if not executor.restore(packer.restore(), payload):
-        raise LostPrefixError(
-            "llama.cpp did not take a state that it had saved itself: empty the prompt cache's folder"
-        )
+        cache.forget(base)  # whoever computes it again finds none
+        raise LostPrefixError("llama.cpp did not take a state of the prompt cache that it had saved itself")
     cache.restored_tokens += len(base)
 
 

@@ -16,12 +16,12 @@ from orin_runner.engine.executor import CANONICAL_CHUNK, Executor
 from orin_runner.engine.greedy import Greedy
 from orin_runner.engine.greedy_text import GreedyText
 from orin_runner.engine.logits import RowScorer
-from orin_runner.engine.noise import Noise, rows_to_check
+from orin_runner.engine.noise import TextNoise, score_noise
 from orin_runner.engine.prefill import Prefill
 from orin_runner.engine.prompt_cache import PromptCache
 from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.errors import UserError
-from orin_runner.requests import GenerateRequest, Request, Result, longest_path
+from orin_runner.requests import Failed, GenerateRequest, Request, Result, Tokens, longest_path
 from orin_runner.runner import DecodeStats, OnProgress, Progress, RunStats, no_progress
 
 
@@ -64,7 +64,9 @@ class Engine:
         self.max_context = min(n_positions, budget.n_cells)
         self.stats = RunStats()
 
-    def run(self, requests: Sequence[Request], on_progress: OnProgress = no_progress) -> Iterator[tuple[int, Result]]:
+    def run(
+        self, requests: Sequence[Request], on_progress: OnProgress = no_progress
+    ) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request, in whatever order is fastest.
 
         Args:
@@ -82,12 +84,10 @@ class Engine:
         clock = DeviceClock(answers)
         for executor in self._executors:
             executor.count_into(clock, checks)
-        noise = Noise(self._executors[0])
-        stats = self.stats = RunStats(near_tie=noise.near_tie)
+        stats = self.stats = RunStats()
 
         def keep_stats() -> None:
             stats.computed, stats.checked, stats.device = answers.tokens, checks.tokens, answers
-            stats.noise, stats.near_tie, stats.check_requests = noise.largest, noise.near_tie, noise.n_rows
 
         def on_batch() -> None:
             keep_stats()
@@ -103,19 +103,15 @@ class Engine:
             paths = [path for text in texts for path in text.paths()]
             tree = TokenTree(paths)
             stats.sent = wanted.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
-            planned = prefill.tree.n_unique + tree.n_unique
-            if wanted.paths and paths:  # scores and texts may share beginnings
-                planned = TokenTree([*wanted.paths, *paths]).n_unique
-            stats.unique = planned
+            stats.unique = _distinct(prefill, wanted, [text.request.prompt for text in texts])
             stats.clocks["plan"] = time.perf_counter() - started
             if wanted.paths:
-                yield from self._score(prefill, wanted, noise, scorer, on_batch)
+                yield from self._score(prefill, wanted, scorer, on_batch)
             if texts:
-                yield from self._generate(texts, twins, tree, noise, scorer, on_batch)
+                yield from self._generate(texts, twins, tree, scorer, on_batch)
+                # Texts may share tokens with one another, and with other prompts.
+                stats.unique = _distinct(prefill, wanted, [text.computed() for text in texts])
             keep_stats()
-            if stats.unique > planned:  # texts may share tokens with one another, and with other prompts
-                paths += [text.computed() for text in texts]
-                stats.unique = TokenTree([*wanted.paths, *paths]).n_unique
             if self._cache is not None:
                 stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
         finally:
@@ -136,14 +132,10 @@ class Engine:
         self,
         prefill: Prefill,
         wanted: WantedTokens,
-        noise: Noise,
         scorer: RowScorer,
         on_batch: Callable[[], None],
-    ) -> Iterator[tuple[int, Result]]:
-        """The results of score requests; afterwards the noise is measured on some of their last rows."""
-        last = wanted.last_of_each()
-        checked = [int(last[i]) for i in rows_to_check(wanted.position[last] + 1, prefill.tree.n_unique)]
-        prefill.keep(checked)
+    ) -> Iterator[tuple[int, Result | Failed]]:
+        """The results of score requests; afterwards their noise is measured."""
         before = time.perf_counter()
 
         def on_prefill_batch() -> None:
@@ -153,7 +145,13 @@ class Engine:
         yield from prefill.run(self._executors, self._budget, scorer, self._cache, on_prefill_batch)
         self.stats.clocks["prefill"] = time.perf_counter() - before
         before = time.perf_counter()
-        noise.measure([(wanted.path_to(k), prefill.kept(k)) for k in checked])
+        self.stats.score_noise = score_noise(
+            self._executors[0],
+            wanted,
+            prefill.logprobs,
+            n_unique=prefill.tree.n_unique,
+            most_rows=self._budget.n_outputs,
+        )
         self.stats.clocks["check"] = time.perf_counter() - before
 
     def _texts(self, requests: Sequence[Request]) -> tuple[list[GreedyText], dict[int, list[int]]]:
@@ -182,22 +180,29 @@ class Engine:
         texts: Sequence[GreedyText],
         twins: dict[int, list[int]],
         tree: TokenTree,
-        noise: Noise,
         scorer: RowScorer,
         on_batch: Callable[[], None],
-    ) -> Iterator[tuple[int, Result]]:
+    ) -> Iterator[tuple[int, Result | Failed]]:
         """The results of generation requests."""
-        stats = self.stats
+        stats, noise = self.stats, TextNoise(self._executors[0])
         before = time.perf_counter()
 
         def on_decode_batch() -> None:
             stats.clocks["decode"] = time.perf_counter() - before
+            stats.text_noise = noise.found
             on_batch()
 
         greedy = Greedy(self._executors, self._budget, noise, scorer, self._cache, on_decode_batch)
         for text in greedy.finish(texts, tree):
-            stats.unique += text.n_decoded()
-            stats.sent += len(twins[text.index]) * (len(text.computed()) - len(text.request.prompt))
+            n = len(text.computed()) - len(text.request.prompt)
+            stats.unique += n
+            stats.sent += len(twins[text.index]) * n
             yield from ((i, text.result()) for i in twins[text.index])
+        stats.text_noise = noise.found
         stats.settled, stats.settle_s = greedy.settled, greedy.settle_s
         stats.clocks["decode"] = time.perf_counter() - before
+
+
+def _distinct(prefill: Prefill, wanted: WantedTokens, texts: Sequence[Tokens]) -> int:
+    """Distinct tokens of the score requests' paths and these; both may share beginnings."""
+    return TokenTree([*wanted.paths, *texts]).n_unique if texts else prefill.tree.n_unique

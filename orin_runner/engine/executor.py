@@ -16,6 +16,7 @@ from orin_runner.requests import Tokens, common_prefix
 from orin_runner.runner import DecodeStats
 
 Row = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.float32]
 
 CANONICAL_CHUNK = 256
 """Tokens per decode call of the canonical shape: a constant, so that no budget can decide a text. It is the smallest
@@ -111,33 +112,50 @@ class Executor:
     def canonical_rows(self, paths: Sequence[Tokens]) -> Iterator[Row]:
         """The logits after each of ``paths`` in the canonical shape, float32 ``[n_vocab]`` copies, in their order.
 
+        Args:
+            paths: int32 arrays, each of at least one token.
+        """
+        yield from (rows[0] for rows in self.rows_alone(paths, [1] * len(paths)))
+
+    def rows_alone(self, paths: Sequence[Tokens], n_last: Sequence[int]) -> Iterator[Rows]:
+        """The logits after the last tokens of each of ``paths``, in the canonical shape but for the number of rows.
+
         Whole chunks that a path shares with the one before stay in the cache: the same cells hold the same then as if
         they had been computed anew. So sort the paths. What the cache held is gone.
 
         Args:
             paths: int32 arrays, each of at least one token.
+            n_last: per path, after how many of its last tokens: at least one, at most the rows of a decode call.
+
+        Yields:
+            float32 ``[n_last, n_vocab]`` copies, in the order of ``paths``.
         """
         own = Executor(self.backend)
         own.count_into(DeviceClock(self._checks), self._checks)
         before = np.empty(0, dtype=np.int32)
-        for tokens in paths:
-            shared = min(common_prefix(before, tokens), len(tokens) - 1) // self._n_chunk * self._n_chunk
-            self.backend.cut(0, shared)
-            # Behind a sliding window's edge cells may have been used again by what followed.
-            if not shared or self.backend.span(0) != (0, shared - 1):
-                self.backend.clear()
-                shared = 0
-            for start in range(shared, len(tokens), self._n_chunk):
-                builder = BatchBuilder()
-                part = tokens[start : start + self._n_chunk]
-                builder.add(part, start, 0)
-                if start + self._n_chunk >= len(tokens):
-                    builder.flag(np.array([len(part) - 1]))
-                batch = builder.build()
-                own.prepare(batch)
-                own.submit(batch)
-            row: Row = own.rows(1)[0].copy()
-            before = tokens
-            yield row
-        self._clock.pause()
-        self.backend.clear()
+        try:
+            for tokens, n in zip(paths, n_last, strict=True):
+                wanted = len(tokens) - n
+                shared = min(common_prefix(before, tokens), wanted) // self._n_chunk * self._n_chunk
+                self.backend.cut(0, shared)
+                # Behind a sliding window's edge cells may have been used again by what followed.
+                if not shared or self.backend.span(0) != (0, shared - 1):
+                    self.backend.clear()
+                    shared = 0
+                found = []
+                for start in range(shared, len(tokens), self._n_chunk):
+                    part = tokens[start : start + self._n_chunk]
+                    flagged = np.arange(max(0, wanted - start), len(part))
+                    builder = BatchBuilder()
+                    builder.add(part, start, 0)
+                    builder.flag(flagged)
+                    batch = builder.build()
+                    own.prepare(batch)
+                    own.submit(batch)
+                    if len(flagged):
+                        found.append(own.rows(len(flagged)).copy())
+                before = tokens
+                yield np.concatenate(found)
+        finally:
+            self._clock.pause()
+            self.backend.clear()

@@ -25,7 +25,7 @@ from orin_runner.engine.decode_round import DecodeRound, RoundRows, TextPaths
 from orin_runner.engine.executor import Executor
 from orin_runner.engine.greedy_text import GreedyText
 from orin_runner.engine.logits import RowScorer
-from orin_runner.engine.noise import TEXT_ROWS, KeptRows, Noise, n_text_rows
+from orin_runner.engine.noise import TEXT_ROWS, KeptRows, TextNoise, n_text_rows
 from orin_runner.engine.prompt_cache import PromptCache
 
 
@@ -49,7 +49,7 @@ class Greedy:
         self,
         executors: Sequence[Executor],
         budget: Budget,
-        noise: Noise,
+        noise: TextNoise,
         scorer: RowScorer,
         cache: PromptCache | None,
         on_batch: Callable[[], None],
@@ -96,7 +96,7 @@ class Greedy:
         self._noise.measure([*kept.prompts.spread(n), *kept.steps.spread(n)])
         self.settle_s += time.perf_counter() - before
         for text in [*ended, *waiting]:
-            text.open = [at for at, (_, lead, _) in enumerate(text.steps) if lead < self._noise.near_tie]
+            text.open_below(self._noise.near_tie)
         unsure = [text for text in [*ended, *waiting] if text.open]
         waiting = [text for text in waiting if not text.open] + others
         yield from (text for text in ended if not text.open)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orin_runner.engine.logits import RowFacts
-from orin_runner.requests import Generated, GenerateRequest, Tokens, common_prefix
+from orin_runner.requests import NOT_FINITE, Failed, Generated, GenerateRequest, Tokens
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class GreedyText:
         decode_steps, drafted: as in ``Generated``.
         steps: (token, lead, log-probability) of every accepted token, a stop token included.
         open: positions in ``steps``, ascending, whose lead was a near-tie and which are not settled yet.
+        lost: a row of logits was not finite: the text ends there, without a result.
     """
 
     index: int
@@ -45,10 +46,11 @@ class GreedyText:
     drafted: int = 0
     steps: list[tuple[int, float, float]] = field(default_factory=list)
     open: list[int] = field(default_factory=list)
+    lost: bool = False
 
     @property
     def finished(self) -> bool:
-        return self.stopped or len(self.tokens) >= self.max_tokens
+        return self.stopped or self.lost or len(self.tokens) >= self.max_tokens
 
     def prefix(self, depth: int | None = None) -> Tokens:
         """Prompt and text so far, or its first ``depth`` tokens."""
@@ -65,17 +67,15 @@ class GreedyText:
         prefix = self.prefix()
         return [np.concatenate([prefix, rest]) for rest in self.ahead()]
 
-    def n_decoded(self) -> int:
-        """Tokens of the finished text that had to be computed for it and stand in no candidate."""
-        text = self.computed()[len(self.request.prompt) :]
-        return len(text) - max((common_prefix(c, text) for c in self.candidates), default=0)
-
     def computed(self) -> Tokens:
         """What a finished text takes: the prompt and its tokens, the last one only before a stop token."""
         return self.prefix(None if len(self.steps) > len(self.tokens) else max(0, len(self.tokens) - 1))
 
     def accept(self, token: int, lead: float, logprob: float) -> None:
         """Take the next greedy token; a stop token ends the text before it, a stop text with it."""
+        if not np.isfinite(logprob):
+            self.lost, self.open = True, []
+            return
         self.margin = min(self.margin, lead)
         self.logprob += logprob
         self.steps.append((token, lead, logprob))
@@ -96,6 +96,10 @@ class GreedyText:
             self.open.append(len(self.steps))
         self.accept(int(facts.best[row]), float(facts.lead[row]), float(facts.top[row]))
 
+    def open_below(self, near_tie: float) -> None:
+        """Note every position that leads by less than ``near_tie`` as to be settled."""
+        self.open = [] if self.lost else [at for at, (_, lead, _) in enumerate(self.steps) if lead < near_tie]
+
     def settle(self, depth: int, token: int, lead: float, logprob: float) -> None:
         """Take the token at ``depth`` as the canonical shape has it; what followed another one there is dropped."""
         stands = depth < len(self.steps) and self.steps[depth][0] == token
@@ -103,12 +107,15 @@ class GreedyText:
         later = self.steps[depth + 1 :] if stands else []
         self.open = [at for at in self.open if at != depth] if stands else []
         steps = [*self.steps[:depth], (token, lead, logprob), *later]
-        self.tokens, self.margin, self.logprob, self.stopped, self.steps = [], np.inf, 0.0, False, []
+        self.tokens, self.margin, self.logprob, self.stopped, self.lost, self.steps = [], np.inf, 0.0, False, False, []
         self.tail = b""
         for step in steps:
             self.accept(*step)
 
-    def result(self) -> Generated:
+    def result(self) -> Generated | Failed:
+        """The text, when it is finished; that it failed where a row was not finite."""
+        if self.lost:
+            return Failed(NOT_FINITE)
         return Generated(
             np.array(self.tokens, dtype=np.int32),
             self.stopped,

@@ -21,11 +21,15 @@ MOST_THREADS = 4
 """Threads that score rows while the device is fed: more of them wait for Python's lock, and keep the one that feeds it
 waiting for it. With 16 a batch took the host three times as long on an H100's machine."""
 
+quiet = np.errstate(invalid="ignore")
+"""NaN and Inf in a row of logits are told by the result (``requests.NOT_FINITE``), not by a warning."""
+
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
+@quiet
 def log_sum_exp(rows: Float32, top: Float32, scratch: Float32) -> Float64:
     """Natural log of the sum of exponentials of each row, float32 ``[n, v]`` to float64 ``[n]``.
 
@@ -70,6 +74,7 @@ class RowFacts:
         for name in ("total", "best", "lead", "top"):
             getattr(self, name)[start:end] = getattr(found, name)[skip:]
 
+    @quiet
     def fill(self, start: int, rows: Float32, scratch: Float32) -> None:
         """Write the facts of ``rows`` as rows ``start`` and following; ``scratch`` is room for as many rows."""
         end = start + len(rows)
@@ -152,6 +157,7 @@ class RowScorer:
             One future a block, each done when its rows are.
         """
 
+        @quiet
         def work(a: int, b: int) -> None:
             block = rows[a:b]
             facts.fill(start + a, block, self._scratch(block))

@@ -1,11 +1,14 @@
-"""How much rounding moves the run's log-probabilities, measured on rows of its own.
+"""How much rounding moves a run's numbers, measured on some of them.
 
-The order of the same work changes results by rounding. So some rows of every run are computed again in the canonical
-shape (``Executor``), and the largest difference of any log-probability is the run's **noise**. Scores are measured on
-the last row of some requests; texts on rows of the first round of decoding, whose batches have other shapes.
+The order of the same work changes results by rounding. So some numbers of every run are computed again, each sequence
+alone in an empty cache (``Executor``), and compared.
 
-That is a sample. A lead below three times the noise counts as a **near-tie**: both tokens may move by the noise, and
-the sample may not have shown all of it.
+Scores: the log-probabilities that are wanted of some paths. Their differences have no common sign, so a sum of n moves
+by the root of n times their root mean square, and a margin between sums of n and m tokens by the root of n + m times
+it (measured: benchmarks/RESULTS.md). Texts: rows of the first round of decoding, whose batches have other shapes; of a
+row the log-probability that moved most counts, since any two tokens may be the best ones.
+
+That is a sample. A **near-tie** is what several times as much can turn.
 """
 
 from __future__ import annotations
@@ -17,22 +20,30 @@ import numpy.typing as npt
 
 from orin_runner.engine.executor import Executor, Row
 from orin_runner.engine.logits import log_sum_exp
+from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.requests import Tokens
+from orin_runner.runner import Noise
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 LEAST_NOISE = 0.005
 """Noise below this is taken as this, in nats: a few short prompts are computed much as in the canonical shape, and show
 less than full batches have. Those of 16-bit models moved log-probabilities by 0.005 (CPU) to 0.1 (CUDA)."""
-NOISES_OF_A_TIE = 3
-"""Leads of fewer noises than this are near-ties."""
+NOISES_OF_A_LEAD = 3
+"""A text's near-tie is so many times the largest difference."""
 
-SCORE_ROWS = 8
-"""At most so many rows of scores are computed again ..."""
+SCORE_PATHS = 16
+"""At most so many paths of score requests are computed again ..."""
 SCORE_SHARE = 0.0025
 """... costing at most this share of the run's unique tokens ..."""
-SCORE_ROWS_AT_LEAST = 4
+SCORE_PATHS_AT_LEAST = 8
 """... though at least so many are."""
+NOISES_OF_A_SCORE = 6
+"""A score's near-tie is so many root mean squares: of 600 margins of the tiny model the widest moved by 4.7 of them,
+and eight paths may show three quarters of the true one."""
+LEAST_RMS = 0.002
+"""A smaller root mean square is taken as this, in nats, for the reason of ``LEAST_NOISE``."""
 
 TEXT_ROWS = 8
 """Rows of the first round of decoding that are computed again: half of them rows of prompts and candidates, half of
@@ -43,37 +54,33 @@ MOST_KEPT = 32
 """Rows of each kind that are kept at a time during that round."""
 
 
-def near_tie(noise: float) -> float:
-    """A lead below this may be rounding, in nats."""
-    return NOISES_OF_A_TIE * max(noise, LEAST_NOISE)
-
-
 def largest_difference(a: Row, b: Row) -> float:
     """Largest difference of any log-probability between two rows of logits, in nats."""
     total = [float(log_sum_exp(row[None, :], row.max(keepdims=True), np.empty_like(row[None, :]))[0]) for row in (a, b)]
     return float(np.abs((a.astype(np.float64) - total[0]) - (b.astype(np.float64) - total[1])).max())
 
 
-class Noise:
-    """What a run has shown of its noise so far.
+class TextNoise:
+    """What a run has shown of the noise of texts so far.
 
     Args:
         executor: computes rows again; its cache is empty before and after.
-
-    Attributes:
-        largest: largest difference of any log-probability seen, in nats.
-        n_rows: rows that it was measured on.
     """
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self.largest = 0.0
-        self.n_rows = 0
+        self._differences: list[float] = []
+
+    @property
+    def found(self) -> Noise:
+        """What was found: of each row the log-probability that moved most."""
+        largest = max(self._differences, default=0.0)
+        return _noise(self._differences, NOISES_OF_A_LEAD * max(largest, LEAST_NOISE))
 
     @property
     def near_tie(self) -> float:
         """A lead below this may be rounding, in nats."""
-        return near_tie(self.largest)
+        return self.found.near_tie
 
     def measure(self, rows: Sequence[tuple[Tokens, Row]]) -> None:
         """Compare rows with the same rows in the canonical shape.
@@ -84,24 +91,57 @@ class Noise:
         ordered = sorted(rows, key=lambda item: item[0].tobytes())
         again = self._executor.canonical_rows([tokens for tokens, _ in ordered])
         for (_, row), canonical in zip(ordered, again, strict=True):
-            self.largest = max(self.largest, largest_difference(row, canonical))
-            self.n_rows += 1
+            self._differences.append(largest_difference(row, canonical))
 
 
-def rows_to_check(lengths: Int64, n_unique: int) -> list[int]:
-    """Which of a run's score requests to measure on: evenly spread, as many as the allowance pays for.
+def score_noise(executor: Executor, wanted: WantedTokens, logprobs: Float64, *, n_unique: int, most_rows: int) -> Noise:
+    """Compute the wanted tokens of some paths again, each path alone, and compare.
 
     Args:
-        lengths: int64 ``[n]``, tokens that each request's last row takes.
+        executor: computes; its cache is empty before and after.
+        wanted: what the run wanted.
+        logprobs: float64 ``[k]``, the log-probability of each wanted token, in nats.
+        n_unique: unique tokens of the run.
+        most_rows: of logits that a decode call may have. Of a path that wants more the last ones are compared.
+    """
+    paths = paths_to_check(np.array([len(path) for path in wanted.paths]), n_unique)
+    paths.sort(key=lambda path: wanted.paths[path].tobytes())
+    tokens = [wanted.paths[path] for path in paths]
+    first = [max(wanted.first_row(path), len(wanted.paths[path]) - most_rows) for path in paths]
+    differences: list[float] = []
+    again = executor.rows_alone(tokens, [len(path) - at for path, at in zip(tokens, first, strict=True)])
+    for path, at, rows in zip(paths, first, again, strict=True):
+        here = wanted.of_path(path)
+        here = here[wanted.position[here] >= at]
+        own = rows[wanted.position[here] - at]
+        total = log_sum_exp(own, own.max(axis=1), np.empty_like(own))
+        alone = own[np.arange(len(here)), wanted.token[here]] - total
+        differences += np.abs(alone - logprobs[here]).tolist()
+    rms = _noise(differences, 0.0).rms
+    return _noise(differences, NOISES_OF_A_SCORE * max(rms, LEAST_RMS))
+
+
+def _noise(differences: Sequence[float], near_tie: float) -> Noise:
+    found = np.array([value for value in differences if np.isfinite(value)])
+    if not len(found):
+        return Noise(near_tie=near_tie)
+    return Noise(len(found), float(np.sqrt((found**2).mean())), float(found.max()), near_tie)
+
+
+def paths_to_check(lengths: Int64, n_unique: int) -> list[int]:
+    """Which of a run's paths to compute again: evenly spread, as many as the allowance pays for.
+
+    Args:
+        lengths: int64 ``[n]``, tokens of each path.
         n_unique: unique tokens of the run.
     """
-    spread = middles(len(lengths), SCORE_ROWS).tolist()
+    spread = middles(len(lengths), SCORE_PATHS).tolist()
     picked: list[int] = []
     cost = 0
     # Every other one first: the allowance may end the list early.
     for i in [*spread[::2], *spread[1::2]]:
         cost += int(lengths[i])
-        if len(picked) >= SCORE_ROWS_AT_LEAST and cost > SCORE_SHARE * n_unique:
+        if len(picked) >= SCORE_PATHS_AT_LEAST and cost > SCORE_SHARE * n_unique:
             break
         picked.append(i)
     return picked

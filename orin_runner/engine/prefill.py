@@ -25,9 +25,10 @@ from orin_runner.engine.executor import Executor, Row
 from orin_runner.engine.logits import RowFacts, RowScorer
 from orin_runner.engine.prompt_cache import PromptCache
 from orin_runner.engine.wanted_tokens import WantedTokens
-from orin_runner.requests import Scored
+from orin_runner.requests import Failed, Scored
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 MOST_SCORING = 2
 """Batches whose rows may be on the scoring threads at a time."""
@@ -52,20 +53,16 @@ class Prefill:
         self._logprobs = np.full(len(row_of), np.nan)
         self._best = np.full(len(row_of), -1, dtype=np.int64)
         self._facts = RowFacts(len(self._rows.outputs), leads=False)
-        self._kept: dict[int, Row] = {}
 
     @property
     def tree(self) -> TokenTree:
         """The prefix tree of the paths."""
         return self._rows.tree
 
-    def keep(self, wanted_tokens: Sequence[int]) -> None:
-        """Keep the rows of logits of these wanted tokens when they are computed; ``kept`` has them then."""
-        self._kept = {int(self._rows.row_of[k]): np.empty(0, np.float32) for k in wanted_tokens}
-
-    def kept(self, wanted_token: int) -> Row:
-        """The row of a wanted token that was to be kept, float32 ``[n_vocab]``."""
-        return self._kept[int(self._rows.row_of[wanted_token])]
+    @property
+    def logprobs(self) -> Float64:
+        """Natural-log probability of each wanted token, float64; NaN where it is not known."""
+        return self._logprobs
 
     def run(
         self,
@@ -74,7 +71,7 @@ class Prefill:
         scorer: RowScorer,
         cache: PromptCache | None,
         on_batch: Callable[[], None],
-    ) -> Iterator[tuple[int, Scored]]:
+    ) -> Iterator[tuple[int, Scored | Failed]]:
         """Compute everything.
 
         Args:
@@ -98,7 +95,6 @@ class Prefill:
                 lane.submit(batch, cache)
                 if finished is not None and rows is not None:
                     scoring.append(_Scoring(finished, rows, self._score(scorer, finished.first_row, rows)))
-                    self._keep_rows(finished.first_row, rows)
                 while len(scoring) > MOST_SCORING:
                     yield from self._collect(scorer, scoring.popleft())
                     on_batch()
@@ -134,12 +130,7 @@ class Prefill:
             self._sorted_logprobs[low:high],
         )
 
-    def _keep_rows(self, first_row: int, rows: Row) -> None:
-        for row in self._kept:
-            if 0 <= row - first_row < len(rows):
-                self._kept[row] = rows[row - first_row].copy()
-
-    def _collect(self, scorer: RowScorer, scoring: _Scoring) -> Iterator[tuple[int, Scored]]:
+    def _collect(self, scorer: RowScorer, scoring: _Scoring) -> Iterator[tuple[int, Scored | Failed]]:
         """Wait for a batch's rows to be scored; the requests they complete."""
         for future in scoring.futures:
             future.result()

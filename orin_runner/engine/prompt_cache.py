@@ -3,7 +3,8 @@
 One file holds one state: what llama.cpp's ``llama_state_seq_get_data`` gives for a sequence of exactly the tokens in
 its key. A file is one JSON line (the key's digest, the payload's length and sha256) and the payload; it is written
 under a temporary name and renamed, so that a reader sees all of it or nothing. Whatever does not check out is removed
-and computed again. The folder is bounded: the least recently used states go first.
+and computed again. The folder is bounded: the least recently used states go first. No error of the file system ends a
+run: it goes on without the cache.
 
 Knows files and bytes, not models.
 """
@@ -15,9 +16,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from orin_runner.errors import os_error_line
+from orin_runner.files import make_folder
 from orin_runner.requests import Tokens
 
 SUFFIX = ".state"
@@ -56,6 +60,12 @@ class PromptCache:
         self.restored_tokens = 0
         self.saved_states = 0
         self.refused_files = 0
+        try:
+            make_folder(options.directory)
+            if not os.access(options.directory, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "it cannot be written", str(options.directory))
+        except OSError as error:
+            self._save_no_more(error)
 
     def _path(self, tokens: Tokens) -> tuple[Path, str]:
         digest = hashlib.sha256(self._options.identity.encode())
@@ -67,25 +77,23 @@ class PromptCache:
         """The state after ``tokens``, or None where there is none that checks out."""
         path, key = self._path(tokens)
         try:
-            with path.open("rb") as file:
-                header = json.loads(file.readline(4096))
-                payload = file.read()
-        except FileNotFoundError:
+            if not path.is_file():  # reading a pipe would never end
+                return None
+            payload = _payload(path, key)
+        except OSError:  # what cannot be read is not there; that nothing can be written is said where it is tried
             return None
-        except (OSError, ValueError):  # unreadable, or its first line is not JSON
-            header, payload = {}, b""
-        sound = (
-            isinstance(header, dict)
-            and header.get("key") == key
-            and header.get("bytes") == len(payload)
-            and header.get("sha256") == hashlib.sha256(payload).hexdigest()
-        )
-        if not sound:
-            self.refused_files += 1
-            path.unlink(missing_ok=True)
-            return None
-        os.utime(path)
+        if payload is None:
+            self.forget(tokens)
+        else:
+            with suppress(OSError):  # in a folder that is read only, states are still good
+                os.utime(path)
         return payload
+
+    def forget(self, tokens: Tokens) -> None:
+        """Remove the state after ``tokens``: it is of no use."""
+        self.refused_files += 1
+        with suppress(OSError):
+            self._path(tokens)[0].unlink(missing_ok=True)
 
     def save(self, tokens: Tokens, payload: bytes) -> None:
         """Keep the state after ``tokens``; where that fails the run goes on without saving."""
@@ -95,19 +103,22 @@ class PromptCache:
         header = {"key": key, "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            self._options.directory.mkdir(parents=True, exist_ok=True)
             self._make_room(len(payload))
             with partial.open("wb") as file:
                 file.write(json.dumps(header).encode() + b"\n")
                 file.write(payload)
             partial.replace(path)
         except OSError as error:
-            self._writable = False
-            partial.unlink(missing_ok=True)
-            why = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-            self._on_note(f"the prompt cache in {self._options.directory} takes no more states: {why}")
+            self._save_no_more(error)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
         else:
             self.saved_states += 1
+
+    def _save_no_more(self, error: OSError) -> None:
+        self._writable = False
+        why = "the disk is full" if error.errno == errno.ENOSPC else os_error_line(error)
+        self._on_note(f"the prompt cache in {self._options.directory} takes no more states, the run goes on: {why}")
 
     def _make_room(self, n_bytes: int) -> None:
         files = sorted(
@@ -119,3 +130,17 @@ class PromptCache:
                 return
             path.unlink(missing_ok=True)
             total -= stat.st_size
+
+
+def _payload(path: Path, key: str) -> bytes | None:
+    """The state in a file, None where it is not the whole state of ``key``."""
+    with path.open("rb") as file:
+        try:
+            header = json.loads(file.readline(4096))
+        except (ValueError, RecursionError):
+            return None
+        size = path.stat().st_size - file.tell()
+        if not isinstance(header, dict) or header.get("key") != key or header.get("bytes") != size:
+            return None
+        payload = file.read()
+    return payload if header.get("sha256") == hashlib.sha256(payload).hexdigest() else None

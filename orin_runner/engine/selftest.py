@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orin_runner.requests import Scored, ScoreRequest, Unfit
+from orin_runner.errors import RunError
+from orin_runner.requests import Failed, Scored, ScoreRequest
 from orin_runner.runner import Runner
 
 TOLERANCE = 4.0
@@ -101,7 +102,9 @@ def compare(
     difference = rounding = 0.0
     spreads = []
     for i, (request, stranger) in enumerate(zip(requests, backwards, strict=True)):
-        rounding = max(rounding, _largest(strangers[i], _answers(runner, [stranger])[0]), runner.stats.noise)
+        rounding = max(
+            rounding, _largest(strangers[i], _answers(runner, [stranger])[0]), runner.stats.score_noise.near_tie
+        )
         alone = _answers(runner, [request])[0]
         difference = max(difference, _largest(together[i], alone))
         spreads.append(np.concatenate(alone.logprobs).std())
@@ -125,8 +128,8 @@ def _largest(one: Scored, other: Scored) -> float:
 def _answers(runner: Runner, requests: Sequence[ScoreRequest]) -> dict[int, Scored]:
     found: dict[int, Scored] = {}
     for i, result in runner.run(requests):
-        if isinstance(result, Unfit):
-            raise MemoryError(f"a request {result.reason}")
+        if isinstance(result, Failed):
+            raise RunError(f"a request failed: {result.reason}")
         assert isinstance(result, Scored)
         found[i] = result
     return found

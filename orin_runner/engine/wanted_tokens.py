@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from orin_runner.requests import Request, Scored, ScoreRequest, Tokens
+from orin_runner.requests import NOT_FINITE, Failed, Request, Scored, ScoreRequest, Tokens
 
 Int64 = npt.NDArray[np.int64]
 
@@ -62,14 +62,13 @@ class WantedTokens:
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._open = counts
 
-    def last_of_each(self) -> Int64:
-        """The last wanted token of each score request, int64 indices."""
-        return np.flatnonzero(np.diff(self._request, append=-1))
+    def of_path(self, path: int) -> Int64:
+        """The wanted tokens of ``path``, int64 indices."""
+        return np.flatnonzero(self.path == path)
 
-    def path_to(self, wanted: int) -> Tokens:
-        """The tokens that wanted token ``wanted`` follows."""
-        path: Tokens = self.paths[self.path[wanted]]
-        return path[: self.position[wanted] + 1]
+    def first_row(self, path: int) -> int:
+        """The first position of ``path`` after which a token is wanted."""
+        return int(self.position[self.of_path(path)].min())
 
     def complete(self, answered: Int64) -> list[int]:
         """The requests that are answered with these wanted tokens, none of which was told before."""
@@ -77,8 +76,8 @@ class WantedTokens:
         self._open[touched] -= counts
         return [int(i) for i in touched[self._open[touched] == 0]]
 
-    def result(self, i: int, logprobs: npt.NDArray[np.float64], best: Int64) -> Scored:
-        """The result of score request ``i``.
+    def result(self, i: int, logprobs: npt.NDArray[np.float64], best: Int64) -> Scored | Failed:
+        """The result of score request ``i``; that it failed where one of its log-probabilities is not finite.
 
         Args:
             i: index of the request.
@@ -88,6 +87,8 @@ class WantedTokens:
         assert isinstance(request, ScoreRequest)
         each, greedy = [], []
         at = int(self._starts[i])
+        if not np.isfinite(logprobs[at : int(self._starts[i + 1])]).all():
+            return Failed(NOT_FINITE)
         for continuation, n in zip(request.continuations, request.n_scored, strict=True):
             own = slice(at, at + n)
             each.append(logprobs[own])

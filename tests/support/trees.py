@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,3 +21,8 @@ def random_paths(rng: random.Random, n: int, longest: int = 60, vocabulary: int 
         fresh = [rng.randrange(vocabulary) for _ in range(rng.randrange(1, longest // 2))]
         paths.append((start + fresh)[:longest])
     return [np.array(path, dtype=np.int32) for path in paths]
+
+
+def distinct(paths: Iterable[Sequence[int] | Tokens]) -> int:
+    """Nodes of the trie of ``paths``, counted by writing out every beginning."""
+    return len({tuple(map(int, path[: i + 1])) for path in paths for i in range(len(path))})

@@ -14,7 +14,7 @@ from orin_runner.engine.engine import Engine
 from orin_runner.requests import Generated, GenerateRequest
 from tests.support.engine_cases import N_VOCAB, STOP, answers, generate_requests, greedy
 from tests.support.fake_llama import FakeContext
-from tests.support.trees import random_paths
+from tests.support.trees import distinct, random_paths
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -47,7 +47,10 @@ def test_the_mirror_holds_what_the_cache_holds(seed: int, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("draft", [True, False])
 @pytest.mark.parametrize("window", [0, 64])
 def test_no_prompt_is_computed_twice(window: int, draft: bool, n_contexts: int) -> None:
-    """Where texts leave their candidates, decoding goes on from the cells of the prompt, and of what was right."""
+    """Where texts leave their candidates, decoding goes on from the cells of the prompt, and of what was right.
+
+    Candidates that no text follows are computed, but they are not what was asked: without drafts as much is unique.
+    """
     rng = random.Random(window)
     families = [[first, *(rng.randrange(N_VOCAB) for _ in range(20))] for first in range(8)]
     requests = []
@@ -60,12 +63,19 @@ def test_no_prompt_is_computed_twice(window: int, draft: bool, n_contexts: int) 
         requests.append(GenerateRequest(prompt, STOP, 12, rng.choice([candidates[:2], candidates, ()])))
     contexts = [FakeContext(4096, n_batch=64, window=window) for _ in range(n_contexts)]
     engine = Engine(contexts, Budget(4096, 64, 256, 64), n_chunk=4, n_positions=64, draft=draft)
+    paths, drafts = [], []
     for request, result in zip(requests, answers(engine, requests), strict=True):
         assert isinstance(result, Generated)
-        assert result.tokens.tolist() == greedy(request.prompt, STOP, 12, window)
+        text = greedy(request.prompt, STOP, 12, window)
+        assert result.tokens.tolist() == text
+        # The last token is computed where a stop token follows it.
+        paths.append([*request.prompt, *(text if result.stopped else text[:-1])])
+        drafts += [[*request.prompt, *candidate] for candidate in request.candidates if draft]
     stats = engine.stats
     assert sum(context.computed for context in contexts) == stats.computed + stats.checked
-    assert stats.computed == stats.unique
+    assert stats.unique == distinct(paths)
+    assert stats.computed == distinct([*paths, *drafts])
+    assert (stats.computed > stats.unique) is draft
     assert contexts[-1].computed
 
 

@@ -15,6 +15,7 @@ from convert.convert import Options, convert
 from orin_runner.batching import tree, wanted_rows
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
+from orin_runner.engine.executor import LostPrefixError
 from orin_runner.engine.prompt_cache import PromptCache, PromptCacheOptions
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, ScoreRequest
 from orin_runner.runner import RunStats
@@ -226,3 +227,81 @@ def test_on_llama_cpp(tmp_path: Path, tiny: Path) -> None:
         assert stats.computed == stats.unique - restored
         for a, b in zip(expected, found, strict=True):
             assert np.abs(np.concatenate(a.logprobs) - np.concatenate(b.logprobs)).max() < 1e-3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "a link to itself", "a folder that takes none", "a pipe"])
+def test_a_folder_that_cannot_be_used_costs_the_cache_not_the_run(tmp_path: Path, kind: str) -> None:
+    """One note that names it, right answers, and what stands there stays."""
+    folder = tmp_path / "cache"
+    if kind in {"a file", "below a file"}:
+        folder.write_text("mine")
+        folder = folder / "below" if kind == "below a file" else folder
+    elif kind == "a link to itself":
+        folder.symlink_to(folder)
+    elif kind == "a pipe":
+        os.mkfifo(folder)
+    else:
+        folder = Path("/proc/self/fdinfo")  # writable by its mode, also for root, and takes no file
+    requests = requests_of(random.Random(1))
+    expected, _ = run(requests, None)
+    notes: list[str] = []
+    results, stats = run(requests, PromptCache(PromptCacheOptions(folder, 1 << 20, "model"), notes.append))
+    assert same(results, expected)
+    assert stats.restored == 0
+    assert len(notes) == 1
+    assert f"the prompt cache in {folder} takes no more states, the run goes on" in notes[0]
+    if kind == "a file":
+        assert folder.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link to itself", "nested too deep", "longer than it says"])
+def test_a_state_that_is_none(tmp_path: Path, kind: str) -> None:
+    """Whatever stands under a state's name: computed again."""
+    requests, expected = saved(tmp_path)
+    for path in list(tmp_path.glob("*.state")):
+        whole = path.read_bytes()
+        path.unlink()
+        if kind == "a folder":
+            path.mkdir()
+        elif kind == "a pipe":
+            os.mkfifo(path)
+        elif kind == "a link to itself":
+            path.symlink_to(path)
+        else:
+            path.write_bytes(b"[" * 4000 + b"\n" if kind == "nested too deep" else whole + b"\0")
+    results, stats = run(requests, cache_in(tmp_path))
+    assert same(results, expected)
+    assert stats.restored == 0
+
+
+def test_states_in_a_folder_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are restored, and nothing can be noted of that; root may write everywhere, so the system is asked for it."""
+    requests, expected = saved(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    notes: list[str] = []
+    cache = PromptCache(PromptCacheOptions(tmp_path, 1 << 20, "model"), notes.append)
+    results, stats = run(requests, cache)
+    assert same(results, expected)
+    assert stats.restored > 0
+    assert notes == [
+        f"the prompt cache in {tmp_path} takes no more states, the run goes on: {tmp_path}: it cannot be written"
+    ]
+
+
+def test_a_state_that_llama_cpp_does_not_take_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that finds it ends, since its bookkeeping has it; the next one does not find it."""
+    requests, expected = saved(tmp_path)
+    files = list(tmp_path.glob("*.state"))
+    cache = cache_in(tmp_path)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(FakeContext, "set_state", lambda *_: False)
+        with pytest.raises(LostPrefixError, match="did not take a state"):
+            run(requests, cache)
+    assert cache.refused_files == 1
+    assert len(list(tmp_path.glob("*.state"))) == len(files) - 1
+    assert same(run(requests, cache_in(tmp_path))[0], expected)
