@@ -1,41 +1,84 @@
-"""Results on stdout, everything else on stderr: plain lines where that is not a terminal."""
+"""Results on stdout, everything else on stderr: plain lines where that is not a terminal.
+
+The one place that prints. Names, data, templates, file names and the messages of libraries may hold whatever their
+authors put there: every text goes through ``printable``, and none is taken for rich's markup.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from orin_runner.files import json_text
+
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines where stderr is not a terminal."""
 
+LONGEST = 2000
+"""Characters of a note. A file, or whoever writes a command line, may give an option or a name any length."""
+
 GIB = 2**30
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what a terminal or a reader acts on instead of showing it: controls (ESC, CR, the C1 range),
+formats (bidi overrides, zero-width characters), half surrogates, separators of lines and paragraphs."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""``text`` on one line, with Python's escape (``\x1b``) in place of each character that is not to be seen.
+
+    Args:
+        text: of whatever origin.
+        keep: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in UNPRINTABLE and c not in keep else c
+        for c in text
+    )
+
+
+def say(text: str) -> None:
+    """One line of a result, on stdout."""
+    print(printable(text))
+
+
+def say_json(value: Any) -> None:
+    """A result as strict JSON of ASCII characters, on stdout."""
+    print(json_text(value, indent=1, ascii_only=True))
 
 
 class Notes:
     """The stderr side: notes, warnings and progress."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def note(self, text: str) -> None:
         """One line of information."""
-        self._console.print(text, markup=False)
+        self._print(text)
 
     def warn(self, text: str) -> None:
         """One line that should not be overlooked."""
-        self._console.print(f"warning: {text}", style="yellow", markup=False)
+        self._print(f"warning: {text}", "yellow")
 
     def error(self, message: str, hint: str | None) -> None:
         """What went wrong and what to try next, on one line."""
-        self._console.print(f"error: {message}" + (f"; {hint}" if hint else ""), style="red", markup=False)
+        self._print(f"error: {message}" + (f"; {hint}" if hint else ""), "red")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
+        self._console.print(printable(text), style=style)
 
     @contextmanager
     def progress(self, label: str, total: float | None) -> Iterator[Bar]:
@@ -51,14 +94,14 @@ class Notes:
             yield _Lines(self, label, total)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
-            yield _Live(progress, progress.add_task(label, total=total, detail=""))
+            yield _Live(progress, progress.add_task(printable(label), total=total, detail=""))
 
 
 class Bar(Protocol):
@@ -75,7 +118,7 @@ class _Live:
         self._progress, self._task = progress, task
 
     def update(self, done: float, detail: str = "") -> None:
-        self._progress.update(self._task, completed=done, detail=detail)
+        self._progress.update(self._task, completed=done, detail=printable(detail))
 
 
 class _Lines:
@@ -106,11 +149,11 @@ def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[int] = (0,)
 ) -> None:
     """A table on stdout; columns that are not text are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=printable(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i in text_columns else "right", no_wrap=True)
+        table.add_column(printable(name), justify="left" if i in text_columns else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     # Without a terminal rich would fold wide tables at 80 columns.
     width = None if sys.stdout.isatty() else 160
-    Console(highlight=False, width=width).print(table)
+    Console(highlight=False, width=width, markup=False, emoji=False).print(table)

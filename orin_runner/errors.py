@@ -26,6 +26,11 @@ class RunError(RuntimeError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's exception says; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def os_error_line(error: OSError) -> str:
     """A disk that is full, a folder that cannot be written: what the system says, and of which file."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)

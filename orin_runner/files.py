@@ -1,13 +1,85 @@
-"""Reading files that a user or a kill may have damaged."""
+"""Files that may be damaged, no files at all, or on a disk that is full; and JSON in its strict form."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from orin_runner.errors import UserError
+
+STDERR = 2
+MAX_BYTES = 1 << 30
+"""Of a text file that is read, unpacked; the largest published one has a twentieth of that."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """``path`` opened for reading.
+
+    Raises:
+        UserError: it is no regular file: of a pipe or a device nobody knows when it ends.
+        OSError: it cannot be opened; the file is named.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise UserError(f"{path} is {kind}, not a file", "name a file, or write its content into one")
+    return path.open("rb")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes the system's errors say ``path``; those of reading and writing an open file name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON text, in the strict form of RFC 8259.
+
+    Raises:
+        ValueError: it is none. NaN, infinities, half surrogate pairs and bytes that are no UTF-8 are refused, as are
+            numbers of more than 4,300 digits and what is nested more than 200 deep.
+    """
+    from pydantic_core import from_json  # noqa: PLC0415 - commands that read no JSON start without it
+
+    return from_json(content, allow_inf_nan=False)
+
+
+def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """``value`` as strict JSON; half surrogate pairs, which have no UTF-8, become question marks.
+
+    Args:
+        value: what ``json`` knows to write.
+        indent: spaces a level, None for one line.
+        ascii_only: escape all other characters.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode()
+    return json.dumps(json.loads(text), indent=indent) if ascii_only else text
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        UserError: it is no regular file, or too large for a text file.
+    """
+    with open_regular(path) as file, naming(path):
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
+    return content
 
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:
@@ -18,28 +90,89 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
         hint: what to do where it does not hold one.
 
     Raises:
-        UserError: missing, not JSON, or not an object.
+        UserError: missing, too large, not strict JSON (``parse_json``), or not an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_bytes(path))
+        json_text(value)  # a number beyond the range of a double has become infinite
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing", hint) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}", hint) from error
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object", hint)
     return value
 
 
-def is_torn(path: Path) -> bool:
-    """Whether a kill has torn the last line of ``path``: it has no end."""
-    content = path.read_bytes()
-    return bool(content) and not content.endswith(b"\n")
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there; of any number, which ``Path.mkdir`` is not good for.
+
+    Raises:
+        OSError: it cannot be made; it or one above it is named.
+    """
+    missing = [path]
+    while not (path := path.parent).exists():
+        missing.append(path)
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
 
 
-def drop_torn_line(path: Path) -> bool:
-    """Remove what follows the last line end of ``path``; whether there was any."""
-    if not is_torn(path):
-        return False
-    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    return True
+@contextmanager
+def without_stderr() -> Iterator[None]:
+    """Nothing gets to standard error, whoever writes it: Rust a traceback before a panic becomes an exception."""
+    kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader, also after a kill or a power cut, sees the old or the whole new one.
+
+    The text is written as ``PATH.partial``, synced and renamed. A link stays one, and its target is replaced.
+
+    Raises:
+        UserError: ``path`` is there and no regular file.
+        OSError: it cannot be written; ``path`` is named, and what had been written of the new one is removed.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink() or (target.exists() and not target.is_file()):  # a link is left where links make a loop
+        raise UserError(f"{path} is no regular file, and is not replaced", "name another file")
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.unlink(missing_ok=True)  # a link or a pipe of that name is not written through
+        with partial.open("xb") as file:
+            file.write(text.encode("utf-8", "replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        if partial.is_file():
+            partial.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` outlast a power cut."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def append_bytes(file: BinaryIO, content: bytes) -> None:
+    """Write all of ``content`` to an unbuffered file, which may take it in pieces."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def whole_lines(content: bytes) -> bytes:
+    """``content`` without what a kill has left of its last line: what follows the last line end."""
+    return content[: content.rfind(b"\n") + 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from eval.diff import CAUSES, MAX_DROP, SHOWN_FLIPS, diff_all
 from eval.runs.run import Run
 from orin_runner.cli.options import Json
-from orin_runner.console import Notes, print_table
+from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.errors import UserError
 
 
@@ -28,7 +27,7 @@ def diff_command(
     notes, opened = Notes(), Run.open(run)
     results = diff_all(opened, [Run.open(other) for other in references], max_drop)
     if as_json:
-        print(json.dumps(results[0] if len(results) == 1 else results, indent=1))
+        say_json(results[0] if len(results) == 1 else results)
     else:
         print_diff(results)
     for result in results:
@@ -47,9 +46,9 @@ def diff_command(
 
 def print_diff(results: Sequence[dict[str, Any]]) -> None:
     """A run beside its references: what is compared, the metric and its drop, the flips by cause, the flips."""
-    print(f"run        {_made(results[0], 'run')}")
+    say(f"run        {_made(results[0], 'run')}")
     for result in results:
-        print(f"reference  {_made(result, 'reference')}")
+        say(f"reference  {_made(result, 'reference')}")
     rows, flips = [], []
     limit = results[0]["max_drop"]
     for result in results:
@@ -77,22 +76,28 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
     for result in results:
         for name, section in result["tasks"].items():
             for line in _task_lines(f"{name}, {result['reference']}", section):
-                print(line)
+                say(line)
         if "shares" in result:
             for name, share in {**result["shares"]["tasks"], "average": result["shares"]["mean"]}.items():
-                print(
+                say(
                     f"{name}, {result['reference']}: the window's share of the drop is {share['window']:+.2f} points, "
                     f"the numerics' {share['numerics']:+.2f} (window off: {result['shares']['window_off']})"
                 )
     first = results[0]
     same_checkpoint = {
-        True: "the same checkpoint",
+        True: f"the same checkpoint ({_proof(first)})",
         False: "DIFFERENT checkpoints",
         None: "checkpoints that are not known to be the same",
     }[first["same_checkpoint"]]
     altered = "" if first["altered_values"] is None else f"; {first['altered_values']:,} values altered in the GGUF"
     drop = _drop(first["mean_drop"], limit, within=first["within_max_drop"])
-    print(f"drop of average accuracy: {drop} points; {same_checkpoint}{altered}")
+    say(f"drop of average accuracy: {drop} points; {same_checkpoint}{altered}")
+
+
+def _proof(result: dict[str, Any]) -> str:
+    """The proofs of both runs."""
+    run, reference = result["run_proof"], result["reference_proof"]
+    return f"proof: {run}" if run == reference else f"proof of the run: {run}, of the reference: {reference}"
 
 
 def _against(result: dict[str, Any], role: str = "reference") -> str:
@@ -128,13 +133,20 @@ def _task_lines(label: str, section: dict[str, Any]) -> list[str]:
     if section["max_logprob_difference"] is not None:
         lines.append(f"{label}: largest log-probability difference of a choice {section['max_logprob_difference']:.2g}")
     if section["flips"]:
-        known = section["near_tie"]
-        near = "not known, no report.json says it" if known is None else f"a margin below {known:.2g} in either run"
+        near = (
+            "where both margins together are less than the noise"
+            if section["noise"]
+            else "not known: no noise was measured"
+        )
         lines.append(f"{label}: a near tie is {near}")
     for flip in section["flips"][:SHOWN_FLIPS]:
-        margin = "" if flip["margin"] is None else f", margin {flip['margin']:.2g}"
+        margin = ", ".join(
+            f"{name} {flip[key]:.2g}"
+            for name, key in (("margin", "margin"), ("there", "reference_margin"), ("noise of both", "near_tie"))
+            if flip[key] is not None
+        )
         answers = f"{flip['run']!r}, reference {flip['reference']!r}, right {flip['target']!r}"
-        lines.append(f"  {flip['id']}: {answers}{margin}: {flip['cause'].replace('_', ' ')}")
+        lines.append(f"  {flip['id']}: {', '.join(filter(None, (answers, margin)))}: {flip['cause'].replace('_', ' ')}")
     return lines
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +12,16 @@ from typing import Annotated, Any
 import typer
 
 from eval.challenge_rules import capped, rule_warnings
-from eval.evaluate import Prepared, evaluate, prepare
+from eval.evaluate import Prepared, check_known, evaluate, prepare
 from eval.progress import Status
+from eval.report.page import PAGE
 from eval.runs.meter import Meter
-from eval.runs.run import PREDICTIONS, Run, RunWriter, check_folder, check_same
+from eval.runs.resume import check_folder, read_earlier
+from eval.runs.run import PREDICTIONS
 from eval.runs.samples import SAMPLES
-from orin_runner.cli.launch import all_requests, offload_lines, open_model, plan_lines, start
+from eval.runs.writer import RunWriter
+from orin_runner.cli import exits
+from orin_runner.cli.launch import all_requests, offload_lines, open_proved, plan_lines, start
 from orin_runner.cli.options import (
     Chat,
     Data,
@@ -37,10 +42,10 @@ from orin_runner.cli.options import (
 )
 from orin_runner.cli.result import add_prompt_rate, print_result, run_folder
 from orin_runner.cli.run_header import common_header, model_header
+from orin_runner.cli.run_proof import RunProof
 from orin_runner.console import Bar, Notes
 from orin_runner.engine.prompt_cache import PromptCacheOptions
-from orin_runner.errors import UserError, os_error_line
-from orin_runner.files import is_torn
+from orin_runner.errors import RunError, UserError, os_error_line
 from orin_runner.machine.sensors import find_sensors
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
@@ -65,6 +70,15 @@ MeasuredLimit = Annotated[
         "that is longer), and report what share of that rate was reached.",
     ),
 ]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        show_default=False,
+        help="Compare the model's data with its manifest before the first answer, or not at all (default: beside the "
+        "run; before the first answer with --resume and --prompt-cache).",
+    ),
+]
 
 
 def eval_command(
@@ -77,6 +91,7 @@ def eval_command(
     chat: Chat = False,
     out: Out = None,
     resume: Resume = False,
+    verify: Verify = None,
     draft: Draft = True,
     max_new_tokens: MaxNewTokens = None,
     device: Device = "auto",
@@ -94,12 +109,15 @@ def eval_command(
         raise UserError("--resume needs --out", "name the folder of the run that was broken off")
     out = out or run_folder(tasks)
     check_folder(out, resume=resume)
-    file = open_model(notes, model)
+    file, evidence = open_proved(notes, model)
+    proof = RunProof(notes, evidence, verify=verify, mixes=resume or prompt_cache is not None)
     tokenizer = Tokenizer.from_gguf(file)
     prepared = [capped(prepare(task, options, tokenizer, file.n_ctx_train), max_new_tokens) for task in chosen]
     risks = _warn(notes, prepared, file, prompt_cache=prompt_cache is not None)
     requests = all_requests(prepared)
     cache = None
+    if not math.isfinite(prompt_cache_gb):
+        raise UserError(f"--prompt-cache-gb {prompt_cache_gb} is no number of gigabytes", "--prompt-cache-gb 20")
     if prompt_cache is not None:
         cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {file.digest()}")
     settings = {
@@ -110,42 +128,53 @@ def eval_command(
         "max_new_tokens": max_new_tokens,
         "splits": splits(prepared),
     }
-    if resume and _is_complete(out, file, settings, prepared):
+    if resume and (report := _finished(out, file, settings, prepared)) is not None:
         notes.note(f"{out} holds all {len(requests)} answers: nothing is left to go on with, and nothing is changed")
-        print_result(Run.open(out).report, out, as_json)
+        print_result(report, out, as_json, page=not (out / PAGE).exists())
         return
-    with start(notes, file, requests, device_bytes(device), draft=draft, prompt_cache=cache) as supervisor:
+    starting = partial(start, notes, file, requests, device_bytes(device), draft=draft, prompt_cache=cache)
+    with proof, starting() as supervisor:
+        verdict = proof.before_answers()
         _say_how_it_runs(notes, supervisor, file, requests)
-        header = {**common_header(ENGINE), **model_header(file, supervisor), "settings": settings}
-        with RunWriter(out, header, resume=resume) as writer:
+        header = {**common_header(ENGINE), **model_header(file, verdict, supervisor), "settings": settings}
+        with RunWriter(out, header, resume=resume) as writer, proof.told(writer):
             if resume:
                 torn = "; an incomplete last line was dropped" if writer.torn else ""
                 notes.note(f"{out} holds {len(writer.known)} answers of {len(requests)}{torn}")
-            sections, measured = _metered_run(notes, prepared, tokenizer, supervisor, writer, start_s, began)
+            sections, measured = _metered_run(
+                notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll
+            )
             report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks, "measured": measured}
             writer.report(report)
             left = any("unanswered" in section for section in sections.values())
             if measure_limit and not left:
                 add_prompt_rate(report, supervisor.prompt_rate, notes)
                 writer.report(report)
+            if not left:
+                proof.wait()
     print_result(report, out, as_json)
+    again = f"orin-run eval {' '.join(tasks)} --resume --out {out}"
     if left:
-        notes.error("interrupted", f"orin-run eval {' '.join(tasks)} --resume --out {out} goes on")
-        raise typer.Exit(130)
+        raise exits.BrokenOffError(f"{again} goes on")
+    failed = sum(section["failed"] for section in sections.values())
+    if failed:
+        raise RunError(
+            f"{failed} of {len(requests)} items failed and count as wrong: {out / PREDICTIONS} says why; {again} asks "
+            f"them again"
+        )
 
 
-def _is_complete(out: Path, file: GGUFFile, settings: dict[str, Any], prepared: Sequence[Prepared]) -> bool:
-    """Whether the run to go on with has an answer to every question, and a report.
+def _finished(
+    out: Path, file: GGUFFile, settings: dict[str, Any], prepared: Sequence[Prepared]
+) -> dict[str, Any] | None:
+    """The report of the run to go on with, where that has an answer to every question; None where some are left.
 
     Raises:
-        UserError: it is a run of another engine, other settings or another model.
+        UserError: it is a run of another engine, other settings, another model or other questions, or is damaged.
     """
-    if (out / PREDICTIONS).exists() and is_torn(out / PREDICTIONS):
-        return False
-    run = Run.open(out)
-    check_same(out, run.header, {"engine": ENGINE, "settings": settings, "model": {"sha256": file.digest()}})
-    keys = [(item.task.name, question.doc.id) for item in prepared for question in item.questions]
-    return bool(run.report) and all(key in run.predictions and run.predictions[key].failed is None for key in keys)
+    earlier = read_earlier(out, {"engine": ENGINE, "settings": settings, "model": {"sha256": file.digest()}})
+    check_known(prepared, earlier.known)
+    return earlier.report if earlier.is_complete({item.task.name: len(item.questions) for item in prepared}) else None
 
 
 def _warn(notes: Notes, prepared: Sequence[Prepared], file: GGUFFile, *, prompt_cache: bool) -> list[str]:
@@ -200,12 +229,14 @@ def _metered_run(
     writer: RunWriter,
     start_s: float,
     began: float,
+    poll: Callable[[], None],
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Run the tasks, up to one that is interrupted, with a meter beside them.
 
     Args:
         start_s: seconds from the start of the process to the start of the command.
         began: the start of the process, on the scale of ``time.perf_counter``.
+        poll: called whenever a task has come further; what it raises ends the run.
 
     Returns:
         The tasks' sections of ``report.json``, and what was measured.
@@ -223,7 +254,7 @@ def _metered_run(
                 elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
                 process_clock = partial(_process_clock, began, elsewhere)
                 before = time.perf_counter()
-                show = _TaskProgress(meter, bar)
+                show = _TaskProgress(meter, bar, poll)
                 sections[name] = evaluate(item, tokenizer, supervisor, writer, clocks, show, process_clock)
                 ran += time.perf_counter() - before
             if "unanswered" in sections[name]:
@@ -239,12 +270,13 @@ def _process_clock(began: float, elsewhere: float) -> float:
 
 
 class _TaskProgress:
-    """Tells meter and progress line how far a task is."""
+    """Tells meter and progress line how far a task is, and calls ``poll``."""
 
-    def __init__(self, meter: Meter, bar: Bar) -> None:
-        self._meter, self._bar = meter, bar
+    def __init__(self, meter: Meter, bar: Bar, poll: Callable[[], None]) -> None:
+        self._meter, self._bar, self._poll = meter, bar, poll
         self._began = time.perf_counter()
 
     def __call__(self, status: Status) -> None:
         self._meter.update(status.computed, status.done)
         self._bar.update(status.share, status.words(time.perf_counter() - self._began))
+        self._poll()

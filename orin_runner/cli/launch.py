@@ -16,6 +16,7 @@ from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.proof import Evidence, examine
 from orin_runner.requests import Request
 from orin_runner.workers.messages import Job, Loaded
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
@@ -24,15 +25,26 @@ F16_COMPUTE = "GGML_CUDA_CUBLAS_COMPUTE_TYPE"
 
 
 def open_model(notes: Notes, model: Path | None) -> GGUFFile:
-    """The GGUF named, or the default one; a line says which.
+    """The GGUF named, or the default one; lines say which, and how far it is proven by its header.
 
     Raises:
-        UserError: there is no default, or the file is no GGUF.
+        UserError: as ``open_proved``.
+    """
+    file, evidence = open_proved(notes, model)
+    notes.note(evidence.verdict.line)
+    return file
+
+
+def open_proved(notes: Notes, model: Path | None) -> tuple[GGUFFile, Evidence]:
+    """The GGUF named, or the default one, and what there is to prove it by; a line says which.
+
+    Raises:
+        UserError: there is no default, the file is no GGUF, or its header is not what its manifest says.
     """
     path, why = (model, "") if model is not None else default_model()
     file = GGUFFile.open(path)
     notes.note(f"model {path}{f' ({why})' if why else ''}: {model_line(file)}")
-    return file
+    return file, examine(file)
 
 
 def all_requests(prepared: Sequence[Prepared]) -> list[Request]:
@@ -63,6 +75,13 @@ def start(
             for line in plan_lines(error.plan):
                 notes.warn(line)
             raise typer.Exit(1) from error
+    if (context := file.original_context) and supervisor.loaded.rope_factors == "long":
+        within = sum(length <= context for length in job.lengths)
+        notes.warn(
+            f"long-rope: the longest request has {job.needs.longest:,} tokens, more than the original context of "
+            f"{context:,}: all {len(job.lengths):,} requests have the long factors, as in one batch of transformers; "
+            f"{within:,} of them would have the short ones alone"
+        )
     return supervisor
 
 

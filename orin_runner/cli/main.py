@@ -16,9 +16,11 @@ from orin_runner.cli.reference import reference_command
 from orin_runner.cli.report import report_command
 from orin_runner.cli.selftest import selftest_command
 from orin_runner.cli.tasks import tasks_command
+from orin_runner.console import say
 from orin_runner.model import llama
 
 app = typer.Typer(
+    cls=exits.Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -39,7 +41,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     if version:
-        print(f"orin-run {__version__}, llama-cpp-python {llama.version()}")
+        say(f"orin-run {__version__}, llama-cpp-python {llama.version()}")
         raise typer.Exit
 
 

@@ -11,7 +11,8 @@ import typer
 
 from eval.challenge_rules import capped
 from eval.evaluate import prepare
-from eval.runs.run import RunWriter, check_folder
+from eval.runs.resume import check_folder
+from eval.runs.writer import RunWriter
 from orin_runner.cli.options import (
     Chat,
     Data,

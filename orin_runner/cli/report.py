@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from eval.report.page import PAGE, write_page
 from eval.runs.run import Run
 from orin_runner.cli.options import Json
-from orin_runner.console import print_table
+from orin_runner.console import print_table, say, say_json
 from orin_runner.errors import UserError
 
 COMPARISON = Path("comparison.html")
@@ -30,10 +29,10 @@ def report_command(
         raise UserError(f"{out} is a folder", "--out names an HTML file")
     shown = write_page([Run.open(run) for run in runs], out)
     if as_json:
-        print(json.dumps({"page": str(out), **shown}, indent=1))
+        say_json({"page": str(out), **shown})
     else:
         print_runs(shown)
-        print(f"page written to {out}")
+        say(f"page written to {out}")
 
 
 def print_runs(shown: dict[str, Any]) -> None:
@@ -56,7 +55,7 @@ def print_runs(shown: dict[str, Any]) -> None:
                 )
             )
     if not rows:
-        print("no item has been answered")
+        say("no item has been answered")
         return
     header = ("task", "run", "items", "accuracy ± s.e.", "2024 s", "2023 s", "items/s", "sent", "unique", "computed")
     print_table("", header, rows, text_columns=(0, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 from eval.report.page import PAGE, write_page
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE, share_of_prompt_rate
 from eval.runs.run import Run
-from orin_runner.console import Notes, print_table
+from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.machine.sensors import COUNTERS
+from orin_runner.model.proof import Verdict
 
 
 def run_folder(names: Sequence[str]) -> Path:
@@ -42,23 +42,25 @@ def add_prompt_rate(report: dict[str, Any], measure: Callable[[], PromptRate | N
         section["share_of_prompt_rate"] = share_of_prompt_rate(section, rate.tokens_per_s)
 
 
-def write_report(directory: Path) -> None:
-    """Write ``report.html`` beside the run's other files."""
-    write_page([Run.open(directory)], directory / PAGE)
+def write_report(directory: Path) -> Run:
+    """Write ``report.html`` beside the run's other files, and return what was read of them."""
+    run = Run.open(directory)
+    write_page([run], directory / PAGE)
+    return run
 
 
-def print_result(report: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Write the page of a run that has just ended, and print its report."""
-    write_report(out)
+def print_result(report: dict[str, Any], out: Path, as_json: bool, *, page: bool = True) -> None:
+    """Print the report of a run that has ended, and write its ``page``, unless that is there."""
+    verdict = Verdict.of_run((write_report(out) if page else Run.open(out)).header)
     if as_json:
         shown = {key: report[key] for key in ("tasks", "measured", "prompt_rate") if key in report}
-        print(json.dumps({"run": str(out), **shown}, indent=1))
+        say_json({"run": str(out), **verdict.keys, **shown})
     else:
-        print_report(report, out)
+        print_report(report, out, verdict)
 
 
-def print_report(report: dict[str, Any], out: Path) -> None:
-    """Accuracy, clocks, token counts, memory and energy of a run."""
+def print_report(report: dict[str, Any], out: Path, verdict: Verdict) -> None:
+    """Accuracy, clocks, token counts, memory and energy of a run, and how far its model is proven."""
     sections, rows = report["tasks"], []
     for name, section in sections.items():
         for group, values in section["groups"].items():
@@ -73,10 +75,11 @@ def print_report(report: dict[str, Any], out: Path) -> None:
     print_table("", header, rows)
     for name, section in sections.items():
         for line in task_lines(section, report.get("prompt_rate")):
-            print(f"{name}: {line}")
+            say(f"{name}: {line}")
     if report.get("measured"):
-        print(measured_line(report["measured"]))
-    print(f"run written to {out}")
+        say(measured_line(report["measured"]))
+    say(verdict.line)
+    say(f"run written to {out}")
 
 
 def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[str]:
@@ -105,15 +108,27 @@ def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[s
         lines.append(f"interrupted with {section['unanswered']} items unanswered; accuracy is of the others")
     if section["tokens"].get("restored"):
         lines.append(f"{section['tokens']['restored']:,} tokens came from the prompt cache of an earlier run")
-    if section["noise"]:
-        lines.append(
-            f"{section['near_ties']} near-ties (margin below {section.get('near_tie', 0.0):.2g}; tree and "
-            f"single sequence differ by at most {section['noise']:.2g} in any log-probability)"
-        )
+    lines += noise_lines(section)
     if rate and section.get("share_of_prompt_rate"):
         share = section["share_of_prompt_rate"]
         lines.append(f"{share:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)")
     return lines
+
+
+def noise_lines(section: dict[str, Any]) -> list[str]:
+    """How many answers rounding may have turned, and the sample of its size that this rests on."""
+    noise = section["noise"] or {}
+    words = {"scores": ("scored token", "scored tokens"), "texts": ("row of a text", "rows of texts")}
+    samples = [
+        f"{found['compared']} {words[kind][found['compared'] != 1]} computed again alone moved by "
+        f"{found['rms']:.2g} nats (root mean square), at most {found['largest']:.2g}"
+        for kind, found in noise.items()
+        if found
+    ]
+    count = section["near_ties"]
+    if count is None:
+        return ["near-ties are not known: the noise of some answers was not measured"] if noise else []
+    return [f"{count} near-{'tie' if count == 1 else 'ties'}: {'; '.join(samples)}"] if samples else []
 
 
 def rows_line(section: dict[str, Any]) -> str:

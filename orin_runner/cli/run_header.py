@@ -11,7 +11,9 @@ from typing import Any
 
 from orin_runner import __version__
 from orin_runner.model import llama
+from orin_runner.model.gguf_digests import text_digest
 from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.proof import Verdict
 from orin_runner.workers.supervisor import Supervisor
 
 
@@ -31,8 +33,8 @@ def common_header(engine: str) -> dict[str, Any]:
     }
 
 
-def model_header(file: GGUFFile, supervisor: Supervisor) -> dict[str, Any]:
-    """The model, what it runs on, and the memory plan."""
+def model_header(file: GGUFFile, verdict: Verdict, supervisor: Supervisor) -> dict[str, Any]:
+    """The model and its proof, what it runs on, and the memory plan."""
     loaded = supervisor.loaded
     return {
         "model": {
@@ -42,8 +44,11 @@ def model_header(file: GGUFFile, supervisor: Supervisor) -> dict[str, Any]:
             "architecture": file.architecture,
             "types": {name: count for name, (count, _) in file.tensor_types.items()},
             "altered_values": file.altered_values,
+            "chat_template_sha256": text_digest(file.keys.chat_template),
+            **verdict.keys,
             "window": file.window or file.dropped_window,
             "window_honoured": file.dropped_window is None,
+            "rope_factors": loaded.rope_factors,
         },
         "device": [{"name": device.name, "description": device.description} for device in loaded.devices],
         "gpu_layers": f"{loaded.gpu_layers}/{loaded.n_layers}",

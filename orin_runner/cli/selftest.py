@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from orin_runner.cli.launch import offload_lines, open_model, start
 from orin_runner.cli.options import Device, Json, ModelFile, device_bytes
-from orin_runner.console import Notes
+from orin_runner.console import Notes, say, say_json
 from orin_runner.engine.selftest import SelftestResult, compare, random_requests
 
 
@@ -32,7 +31,7 @@ def selftest_command(
             notes.note(line)
         result = compare(made, supervisor, window, lambda n: bar.update(n, f"{n} alone"))
     if as_json:
-        print(json.dumps({**asdict(result), "allowed": result.allowed, "passed": result.passed}, indent=1))
+        say_json({**asdict(result), "allowed": result.allowed, "passed": result.passed})
     else:
         print_selftest(result)
     if not result.passed:
@@ -42,12 +41,12 @@ def selftest_command(
 def print_selftest(result: SelftestResult) -> None:
     """How far the tree is from single sequences, and how far it may be."""
     window = f", window {result.window}" if result.window else ""
-    print(
+    say(
         f"{result.requests} random requests of up to {result.longest} tokens{window}: {result.unique:,} unique tokens, "
         f"{result.computed:,} computed"
     )
-    print(
+    say(
         f"largest difference of any log-probability, tree against single sequence: {result.difference:.2g} "
         f"(rounding of unrelated sequences {result.rounding:.2g}, allowed {result.allowed:.2g})"
     )
-    print("passed" if result.passed else "FAILED: the tree does not give what single sequences give")
+    say("passed" if result.passed else "FAILED: the tree does not give what single sequences give")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from eval.tasks.base import LoadOptions, Task
 from eval.tasks.registry import TASKS
 from orin_runner.cli.options import Data, Json
-from orin_runner.console import print_table
+from orin_runner.console import print_table, say_json
 from orin_runner.errors import UserError
 
 
@@ -19,7 +18,7 @@ def tasks_command(data: Data = None, as_json: Json = False) -> None:
     """List the tasks: questions, worked examples (the task's own and Phi-3's), metric, licence, source."""
     rows = [task_row(task, data) for task in TASKS.values()]
     if as_json:
-        print(json.dumps({"tasks": rows}, indent=1))
+        say_json({"tasks": rows})
     else:
         print_tasks(rows)
 

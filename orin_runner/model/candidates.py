@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,7 +20,7 @@ class Encode(Protocol):
 
 
 def choices_in(content: str) -> tuple[str, ...]:
-    """The choices that a prompt of the 2024 challenge lists; empty where there is no such list.
+    """The choices that a prompt of the 2024 challenge lists; empty where there is no such list, or one Python refuses.
 
     Its last line is ``choices:`` with a Python list. An answer is one of the list's texts.
     """
@@ -27,10 +28,12 @@ def choices_in(content: str) -> tuple[str, ...]:
     if not found:
         return ()
     try:
-        values = ast.literal_eval(found[-1])
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unknown escape such as \d is a warning, and the prompt's own affair
+            values = ast.literal_eval(found[-1])
+        return tuple(str(value) for value in values) if isinstance(values, list) else ()
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two: nested too deep
         return ()
-    return tuple(str(value) for value in values) if isinstance(values, list) else ()
 
 
 def candidates(answers: Sequence[str], encode: Encode) -> tuple[Tokens, ...]:

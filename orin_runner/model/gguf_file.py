@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from gguf import GGMLQuantizationType, GGUFReader
+from typing import TYPE_CHECKING, Any
 
 from orin_runner.errors import UserError
 from orin_runner.model import gguf_keys
+from orin_runner.model.gguf_header import Header, read_header
 
-FULL_PRECISION = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
+if TYPE_CHECKING:
+    from orin_runner.model.gguf_schema import ArchitectureKeys, Keys
+
+EMBEDDING = "token_embd.weight"
+HEAD = "output.weight"
+SHORT_FACTORS = "rope_factors_short.weight"
+INT32_MAX = (1 << 31) - 1
 HEADER_SAMPLE = 1 << 20
 
 
@@ -23,8 +27,10 @@ class GGUFFile:
 
     Attributes:
         path: the file.
-        architecture: ``general.architecture``.
+        header: all that stands before the data.
         metadata: every key's value; arrays as lists.
+        keys: those that this tool reads, checked.
+        sizes: those of them that stand after the architecture's name.
         tensor_types: number of tensors and bytes per ggml type name.
         data_bytes: bytes of tensor data.
         n_vocab: rows of the token embedding.
@@ -32,8 +38,10 @@ class GGUFFile:
     """
 
     path: Path
-    architecture: str
+    header: Header
     metadata: dict[str, Any]
+    keys: Keys
+    sizes: ArchitectureKeys
     tensor_types: dict[str, tuple[int, int]]
     data_bytes: int
     n_vocab: int
@@ -44,85 +52,97 @@ class GGUFFile:
         """Read the header.
 
         Raises:
-            UserError: missing, not a GGUF, truncated, or quantized.
+            UserError: missing, not a GGUF, truncated, damaged, or quantized, or a key says what cannot be.
         """
-        if not path.is_file():
-            raise UserError(f"{path} does not exist", "make convert MODEL=... writes a GGUF")
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise UserError(f"{path} is not a GGUF file", "make convert MODEL=... writes one")
-            _version, n_tensors, n_keys = struct.unpack("<IQQ", file.read(20).ljust(20, b"\xff"))
-        # Every tensor and key takes some bytes: counts beyond the file's size would be read for minutes.
-        if n_tensors + n_keys > path.stat().st_size:
-            raise UserError(f"{path} is truncated or damaged (impossible counts)", "convert it again")
-        try:
-            reader = GGUFReader(path)
-            end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
-            metadata = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-        except (ValueError, IndexError, KeyError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
-            # The reader builds views of every tensor; one that reaches past the end cannot be reshaped.
-            raise UserError(f"{path} is truncated or damaged ({error})", "convert it again") from error
-        if end > path.stat().st_size:
-            raise UserError(
-                f"{path} is truncated: its tensors end at byte {end}, the file has {path.stat().st_size}",
-                "convert it again",
-            )
+        from orin_runner.model.gguf_schema import read_keys  # noqa: PLC0415  (brings pydantic along)
+
+        header = read_header(path)
+        keys, sizes = read_keys(path, header.metadata)
         types: dict[str, tuple[int, int]] = {}
-        n_vocab = embedding_bytes = 0
-        for tensor in reader.tensors:
-            if tensor.tensor_type not in FULL_PRECISION:
-                raise UserError(
-                    f"{path} is quantized: tensor {tensor.name} is {tensor.tensor_type.name}",
-                    "this tool runs F32, F16 and BF16 files only; convert the original checkpoint",
-                )
-            count, size = types.get(tensor.tensor_type.name, (0, 0))
-            types[tensor.tensor_type.name] = (count + 1, size + int(tensor.n_bytes))
-            if tensor.name == "token_embd.weight":
-                n_vocab, embedding_bytes = int(tensor.shape[1]), int(tensor.n_bytes)
+        for tensor in header.tensors:
+            count, size = types.get(tensor.type, (0, 0))
+            types[tensor.type] = (count + 1, size + tensor.n_bytes)
+        embedding = next((tensor for tensor in header.tensors if tensor.name == EMBEDDING), None)
+        if embedding is None or len(embedding.shape) != 2:
+            raise UserError(f"{path} has no token embedding ({EMBEDDING}, a matrix)", "convert it again")
+        n_vocab = embedding.shape[1]
+        if keys.tokens is not None and len(keys.tokens) != n_vocab:
+            raise UserError(f"{path} has {len(keys.tokens)} tokens and embeds {n_vocab}", "convert it again")
         return cls(
             path=path,
-            architecture=str(metadata.get(gguf_keys.ARCHITECTURE, "unknown")),
-            metadata=metadata,
+            header=header,
+            metadata=header.metadata,
+            keys=keys,
+            sizes=sizes,
             tensor_types=types,
-            data_bytes=sum(int(t.n_bytes) for t in reader.tensors),
+            data_bytes=sum(tensor.n_bytes for tensor in header.tensors),
             n_vocab=n_vocab,
-            embedding_bytes=embedding_bytes,
+            embedding_bytes=embedding.n_bytes,
         )
 
-    def arch(self, key: str, default: Any = None) -> Any:
-        """Value of an architecture key such as ``context_length``."""
-        return self.metadata.get(f"{self.architecture}.{key}", default)
+    @property
+    def architecture(self) -> str:
+        """llama.cpp's name of the graph."""
+        return self.keys.architecture
 
     @property
     def n_ctx_train(self) -> int:
         """Positions the model was made for."""
-        return int(self.arch(gguf_keys.CONTEXT_LENGTH, 0))
+        return self.sizes.context_length
 
     @property
     def window(self) -> int | None:
         """The sliding window this file makes llama.cpp apply, in tokens."""
-        if self.arch(gguf_keys.SLIDING_WINDOW_PATTERN) is None:
-            return None
-        return int(self.arch(gguf_keys.SLIDING_WINDOW))
+        return None if self.sizes.window_pattern is None else self.sizes.sliding_window
 
     @property
     def dropped_window(self) -> int | None:
         """The sliding window that the model has and this file's layout cannot honour."""
-        declared = self.metadata.get(gguf_keys.DROPPED_WINDOW)
+        declared = self.keys.dropped_window
         if declared is None and self.architecture == "phi3":
-            declared = self.arch(gguf_keys.SLIDING_WINDOW)
-        return int(declared) if declared and int(declared) < self.n_ctx_train else None
+            declared = self.sizes.sliding_window
+        return declared if declared and declared < self.n_ctx_train else None
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output head is the token embedding, which llama.cpp then loads once more for a GPU."""
+        return all(tensor.name != HEAD for tensor in self.header.tensors)
+
+    @property
+    def original_context(self) -> int | None:
+        """Of long-rope, the longest sequence in tokens that the short factors are for; None without long-rope."""
+        has_both = any(tensor.name == SHORT_FACTORS for tensor in self.header.tensors)
+        return self.sizes.original_context if has_both else None
+
+    def rope_factors(self, longest: int) -> str | None:
+        """``"short"`` or ``"long"``: the long-rope factors for a run whose longest sequence has ``longest`` tokens.
+
+        transformers decides so at every forward pass, by the longest sequence in it
+        (``modeling_rope_utils.longrope_frequency_update``). A run is one such batch.
+        """
+        context = self.original_context
+        return None if context is None else "long" if longest > context else "short"
+
+    def rope_overrides(self, longest: int) -> dict[str, int]:
+        """Keys to load the file with, so that llama.cpp takes the factors of ``rope_factors``.
+
+        By itself it compares the original context with the number of KV cells (``llama_model::get_rope_factors``),
+        which are many sequences' here.
+        """
+        factors = self.rope_factors(longest)
+        if factors is None:
+            return {}
+        return {f"{self.architecture}.{gguf_keys.ORIGINAL_CONTEXT}": 1 if factors == "long" else INT32_MAX}
 
     @property
     def checkpoint_sha256(self) -> str | None:
         """Digest over the weights of the checkpoint the file was converted from, if this tool converted it."""
-        return self.metadata.get(gguf_keys.CHECKPOINT_SHA256)
+        return self.keys.checkpoint_sha256
 
     @property
     def altered_values(self) -> int | None:
         """Values that the conversion rounded; None for a file of unknown origin."""
-        value = self.metadata.get(gguf_keys.ALTERED_VALUES)
-        return None if value is None else int(value)
+        return self.keys.altered_values
 
     def digest(self) -> str:
         """Identity of the file: the manifest's digest, else one over header and tensor table size.
@@ -130,9 +150,8 @@ class GGUFFile:
         Reading 26 GiB to name a file would cost more than many runs, so a foreign file is identified by its first
         MiB, its length and its modification time.
         """
-        manifest = self.metadata.get(gguf_keys.MANIFEST_SHA256)
-        if manifest is not None:
-            return str(manifest)
+        if self.keys.manifest_sha256 is not None:
+            return self.keys.manifest_sha256
         stat = self.path.stat()
         with self.path.open("rb") as file:
             head = file.read(HEADER_SAMPLE)

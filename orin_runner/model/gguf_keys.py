@@ -40,11 +40,23 @@ SPECIAL_TOKENS = {
 END_OF_TURN = "tokenizer.ggml.eot_token_id"
 """uint32: the token that ends a turn of a chat."""
 
+SCORES = "tokenizer.ggml.scores"
+"""Array of float32, one per token."""
+
+TYPES = "tokenizer.ggml.token_type"
+"""Array of int32, one per token."""
+
+ALIGNMENT = "general.alignment"
+"""uint32, in bytes: a power of two, to a multiple of which each tensor's data is padded; 32 where it is not said."""
+
 ARCHITECTURE = "general.architecture"
 """String: llama.cpp's name of the graph, which prefixes the keys below."""
 
 CONTEXT_LENGTH = "context_length"
 """uint32, in tokens, after the architecture: positions the model was made for."""
+
+ORIGINAL_CONTEXT = "rope.scaling.original_context_length"
+"""uint32, in tokens, after the architecture: the longest sequence that long-rope's short factors are for."""
 
 SLIDING_WINDOW = "attention.sliding_window"
 """uint32, in tokens, after the architecture: the window's size."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,10 +92,17 @@ class Simulated:
 
 
 class _Log:
-    """llama.cpp's log, kept instead of printed. The callback is one per process, as llama.cpp's is."""
+    """llama.cpp's log, kept instead of printed. The callback is one per process, as llama.cpp's is.
+
+    Attributes:
+        lines: the last ones.
+        errors: a file descriptor that errors are written to as well, None for none.
+    """
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=4000)
+        self.errors: int | None = None
+        self._in_error = False
         self._callback = llama_cpp.llama_log_callback(self._receive)
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
@@ -102,6 +110,9 @@ class _Log:
         # GGML_LOG_LEVEL_DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5 (goes on with the line before).
         if level == 1:
             return
+        self._in_error = level == 4 or (level == 5 and self._in_error)
+        if self._in_error and self.errors is not None:
+            os.write(self.errors, text)
         line = text.decode("utf-8", "replace")
         if level == 5 and self.lines:
             self.lines[-1] += line
@@ -109,13 +120,20 @@ class _Log:
             self.lines.append(line)
 
     def tail(self, n: int = 6) -> str:
-        return " | ".join(line.strip() for line in list(self.lines)[-n:] if line.strip(" .\n"))
+        """What the last ``n`` lines say: those that speak of a failure, or all where none does."""
+        last = [line.strip() for line in list(self.lines)[-n:] if line.strip(" .\n")]
+        return " | ".join([line for line in last if re.search("error|fail|unable", line, re.IGNORECASE)] or last)
 
     def find(self, pattern: str) -> list[re.Match[str]]:
         return [match for line in self.lines if (match := re.search(pattern, line))]
 
 
 _log = _Log()
+
+
+def write_errors_to(descriptor: int) -> None:
+    """From now on write llama.cpp's errors to a file as well: whoever looks at it knows them after an abort."""
+    _log.errors = descriptor
 
 
 def version() -> str:
@@ -162,6 +180,7 @@ class Model:
     Args:
         path: the GGUF file.
         progress: called with a share from 0 to 1 while loading.
+        overrides: keys of the file that are to have another whole number.
         simulated: read the header only and pretend; nothing can be computed then.
 
     Raises:
@@ -174,6 +193,7 @@ class Model:
         path: Path,
         *,
         progress: Callable[[float], None] | None = None,
+        overrides: Mapping[str, int] | None = None,
         simulated: bool = False,
     ) -> None:
         self.path = path
@@ -191,6 +211,10 @@ class Model:
                 progress(share)
             return True
 
+        keys = (llama_cpp.llama_model_kv_override * (len(overrides or {}) + 1))()  # an empty key ends them
+        for entry, (key, value) in zip(keys, (overrides or {}).items(), strict=False):
+            entry.tag, entry.key, entry.value.val_i64 = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT, key.encode(), value
+        params.kv_overrides = keys
         callback = llama_cpp.llama_progress_callback(report)
         params.progress_callback = callback
         _log.lines.clear()
@@ -225,11 +249,32 @@ class Model:
 
         The engine feeds the checkpoint's own tokenizer's ids instead; this is for comparing the two.
         """
-        vocab = llama_cpp.llama_model_get_vocab(self.handle)
-        data = text.encode()
-        buffer = (llama_cpp.llama_token * (len(data) + 16))()
-        n = llama_cpp.llama_tokenize(vocab, data, len(data), buffer, len(buffer), False, True)
-        return list(buffer[:n])
+        return _token_ids(llama_cpp.llama_model_get_vocab(self.handle), text)
+
+
+def vocabulary_ids(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of ``texts`` as ``Model.tokenize`` has them; of the file only the vocabulary is read.
+
+    Raises:
+        UserError: llama.cpp cannot read it.
+    """
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    _log.lines.clear()
+    handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        raise UserError(f"llama.cpp cannot read the vocabulary of {path}: {_log.tail()}")
+    try:
+        return [_token_ids(llama_cpp.llama_model_get_vocab(handle), text) for text in texts]
+    finally:
+        llama_cpp.llama_model_free(handle)
+
+
+def _token_ids(vocab: Any, text: str) -> list[int]:
+    data = text.encode()
+    buffer = (llama_cpp.llama_token * (len(data) + 16))()
+    n = llama_cpp.llama_tokenize(vocab, data, len(data), buffer, len(buffer), False, True)
+    return list(buffer[:n])
 
 
 def simulate(path: Path, settings: ContextSettings) -> Simulated:

@@ -34,6 +34,10 @@ def test_an_amount_of_memory_has_a_unit() -> None:
             device_bytes(text)
         assert refusal.value.message == f"--device {text} has no unit"
         assert refusal.value.hint == f"add one of B, KiB, MiB, GiB: --device {text}MiB"
+    for text in ("-1", "-5GiB", "nan", "inf", "nanGiB", "1e3MiB", "MiB", "", "\u00b2GiB", "0x10MiB", "9" * 400 + "B"):
+        with pytest.raises(UserError, match="is neither a device nor an amount of memory") as refusal:
+            device_bytes(text)
+        assert "29000MiB" in str(refusal.value.hint)
     with pytest.raises(UserError, match="--device fast is neither a device nor an amount of memory"):
         device_bytes("fast")
 

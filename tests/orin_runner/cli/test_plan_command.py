@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,14 +68,34 @@ class TestCommand:
         size = smallest // MIB + 1
         out = tmp_path / "run"
         done = orin_run("eval", "exam", "--model", str(gguf), "--device", f"{size}MiB", "--out", str(out))
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 1, done.stderr
         assert "requests need more than the" in done.stderr
         rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
         failed = [row for row in rows if row["failed"]]
         assert len(rows) == 480
         assert 0 < len(failed) < 480
+        assert done.stderr.splitlines()[-1] == (
+            f"error: {len(failed)} of 480 items failed and count as wrong: {out / 'predictions.jsonl'} says why; "
+            f"orin-run eval exam --resume --out {out} asks them again"
+        )
         assert all(not row["correct"] for row in failed)
         assert json.loads((out / "report.json").read_text())["tasks"]["exam"]["failed"] == len(failed)
+
+    @pytest.mark.parametrize("command", ["plan", "eval", "selftest"])
+    def test_a_file_that_llama_cpp_aborts_on(self, gguf: Path, tmp_path: Path, command: str) -> None:
+        """Its own words in one line, at once, and no word of memory; the command itself goes on to say so."""
+        damaged = tmp_path / "damaged.gguf"
+        content = bytearray(gguf.read_bytes())
+        key = b"granite_swa.rope.dimension_count"
+        at = content.index(struct.pack("<Q", len(key)) + key) + 8 + len(key) + 4  # behind the name and the type
+        struct.pack_into("<I", content, at, 7)
+        damaged.write_bytes(content)
+        arguments = {"plan": ("exam",), "eval": ("exam", "--out", tmp_path / "run"), "selftest": ()}[command]
+        done = orin_run(command, *arguments, "--model", damaged)
+        refused(done, "while it was loading (SIGABRT: granite-swa.cpp:")
+        assert "GGML_ASSERT" in done.stderr
+        assert "memory" not in done.stderr
+        assert not (tmp_path / "run").exists()
 
     def test_an_unknown_device(self, gguf: Path) -> None:
         done = orin_run("plan", "exam", "--model", str(gguf), "--device", "fast")

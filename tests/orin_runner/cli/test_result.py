@@ -11,6 +11,7 @@ from eval.report.section import task_report
 from orin_runner.cli.result import add_prompt_rate, print_report
 from orin_runner.console import Notes
 from orin_runner.engine.prompt_rate import PromptRate
+from orin_runner.model.proof import Proof, Verdict
 from tests.support.predictions import prediction
 
 
@@ -46,15 +47,18 @@ def test_the_rows_that_were_asked_are_named(
 ) -> None:
     """Of which split, and how many there are; what an interruption left is asked, too."""
     tokens = {"sent": 1, "unique": 1, "computed": 1, "checked": 0}
-    section = task_report([prediction(i) for i in range(4)], tokens, {}, 0, 0.0) | {"split": split, "rows": rows}
+    section = task_report([prediction(i) for i in range(4)], tokens, {}) | {"split": split, "rows": rows}
     if unanswered:
         section["unanswered"] = unanswered
-    print_report({"tasks": {"t": section}}, Path("runs/t"))
+    print_report({"tasks": {"t": section}}, Path("runs/t"), Verdict(Proof.VERIFIED))
     assert f"\nt: {line}\n" in capsys.readouterr().out
 
 
 def test_a_report_without_rows_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """One of an earlier version."""
     tokens = {"sent": 1, "unique": 1, "computed": 1, "checked": 0}
-    print_report({"tasks": {"t": task_report([prediction(0)], tokens, {}, 0, 0.0)}}, Path("runs/t"))
-    assert " rows" not in capsys.readouterr().out
+    report = {"tasks": {"t": task_report([prediction(0)], tokens, {})}}
+    print_report(report, Path("runs/t"), Verdict(Proof.HEADER, "its manifest is missing"))
+    said = capsys.readouterr().out
+    assert " rows" not in said
+    assert "\nproof: from the header only (its manifest is missing)\n" in said

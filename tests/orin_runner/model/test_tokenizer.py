@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Model
 from orin_runner.model.tokenizer import Tokenizer
 from tests.support.checkpoints import llama
+from tests.support.gguf_bytes import tokenizer_json
 
 CHAT = [{"role": "user", "content": "\nHi there <|end|> you\n"}]
 
@@ -122,14 +124,93 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path, tiny: Path) -> None:
         read_vocabulary(tmp_path, 3072)
 
 
-def test_a_refusing_template_is_named() -> None:
-    """Templates raise for conversations they do not take."""
-    tokenizer = Tokenizer(
-        '{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,'
-        '"post_processor":null,"decoder":null,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}',
-        "{{ raise_exception('no system message') }}",
-        {},
-        frozenset(),
-    )
-    with pytest.raises(UserError, match="no system message"):
-        tokenizer.chat(CHAT)
+SEQUENCE = {"Sequence": {"id": "A", "type_id": 0}}
+BOS = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        # Python's exceptions
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}},
+        {"model": {"type": "WordLevel", "vocab": {"b": 0}, "unk_token": "[UNK]"}},
+        {"model": {"type": "Unigram", "unk_id": None, "vocab": []}},
+        {"model": {"type": "Unigram", "unk_id": 9, "vocab": [["a", 0.0]]}},
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated", "invert": False}},
+        {"version": "9"},
+        # Rust's panics, which are no Exception in Python
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a a"]}},
+        {
+            "model": {
+                "type": "BPE",
+                "vocab": {"a": 0, "b": 1, "ab": 2},
+                "merges": ["a b"],
+                "continuing_subword_prefix": "#" * 6,
+            }
+        },
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAAAAAAAAAAAA"}},
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [BOS, SEQUENCE],
+                "pair": [SEQUENCE],
+                "special_tokens": {},
+            }
+        },
+    ],
+)
+def test_a_damaged_tokenizer_is_one_error(changed: dict[str, object], capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever the library raises at it, and without the traceback that Rust writes by itself."""
+    with pytest.raises(UserError, match=r"the tokenizer of this model is damaged: ."):
+        Tokenizer(tokenizer_json(**changed), None, {}, frozenset())
+    assert capfd.readouterr().err == ""
+
+
+def test_a_text_that_the_library_cannot_take_is_one_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """A half surrogate pair; a pattern that a text makes too slow; a word without tokens."""
+    slow = {"type": "Split", "pattern": {"Regex": "(a|a|aa)+b"}, "behavior": "Isolated", "invert": False}
+    unknown = {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "<u>"}
+    for changed, text in (({}, "so \ud83d"), ({"pre_tokenizer": slow}, "a" * 3000), ({"model": unknown}, "b")):
+        with pytest.raises(UserError, match="the tokenizer of this model cannot encode a text"):
+            Tokenizer(tokenizer_json(**changed), None, {}, frozenset()).encode([text])
+    assert capfd.readouterr().err == ""
+
+
+def test_ids_beyond_the_models_are_refused() -> None:
+    """In the vocabulary, or put around a text by the post-processor: llama.cpp would read past its embedding."""
+    around = {
+        "type": "TemplateProcessing",
+        "single": [BOS, SEQUENCE],
+        "pair": [SEQUENCE, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [99999], "tokens": ["<s>"]}},
+    }
+    far = {"type": "BPE", "vocab": {"a": (1 << 32) - 1}, "merges": []}
+    for changed, token in (({"post_processor": around}, 99999), ({"model": far}, (1 << 32) - 1)):
+        tokenizer = Tokenizer(tokenizer_json(**changed), None, {}, frozenset(), n_vocab=8)
+        with pytest.raises(UserError, match=f"makes the token {token}, and the model knows 8"):
+            tokenizer.encode(["a"])
+
+
+def test_random_damage_to_the_tokenizer_is_one_error(tiny: Path) -> None:
+    """Five hundred files of the tiny model's tokenizer with a bit flipped, bytes cut out or others put in."""
+    chosen, sound = random.Random(14), (tiny / "tokenizer.json").read_bytes()
+    vocabulary = sound.index(b'"vocab"')
+    refused: list[str] = []
+    for _ in range(500):
+        content = bytearray(sound)
+        at = chosen.randrange(vocabulary if chosen.random() < 0.6 else len(content))
+        if (kind := chosen.randrange(3)) == 0:
+            content[at] ^= 1 << chosen.randrange(8)
+        elif kind == 1:
+            del content[at : at + chosen.randrange(1, 40)]
+        else:
+            content[at:at] = chosen.choice((b"null", b"-1", b"[]", b"{}", b'""', b"4294967295", b"true"))
+        try:
+            tokenizer = Tokenizer(content.decode(errors="replace"), None, {}, frozenset(), n_vocab=3072)
+            for tokens in tokenizer.encode(["Who? Über 漢", "<s></s>", ""]):
+                tokenizer.decode(tokens)
+        except UserError as error:
+            refused.append(str(error))
+    assert 300 < len(refused) < 500
+    assert [line for line in refused if len(line.splitlines()) != 1] == []

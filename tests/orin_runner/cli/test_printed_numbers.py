@@ -1,0 +1,124 @@
+"""Numbers on the screen, each by hand: units, digits, shares, and what they are divided by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orin_runner.cli.launch import plan_lines
+from orin_runner.cli.plan import print_plan
+from orin_runner.cli.result import measured_line, print_report, task_lines
+from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan
+from orin_runner.model.llama import ContextSettings
+from orin_runner.model.proof import Proof, Verdict
+
+MIB = 2**20
+AGAIN, RMS = "computed again alone moved by", "nats (root mean square), at most"
+SECTION: dict[str, Any] = {
+    "accuracy": 0.66667,
+    "stderr": 0.04321,
+    "items": 1200,
+    "failed": 7,
+    "split": "test",
+    "rows": 2400,
+    "groups": {
+        "hard": {"accuracy": 0.5, "stderr": 0.0625, "items": 600},
+        "easy": {"accuracy": 0.83334, "stderr": 0.0, "items": 600},
+    },
+    "tokens": {"sent": 9_876_543, "unique": 1_234_567, "computed": 1_300_000, "checked": 5, "restored": 2_000},
+    "clocks": {
+        "challenge 2024": 600.0,
+        "challenge 2024 without data": 480.0,
+        "challenge 2023": 720.0,
+    },
+    "items_per_s": 2.0449,
+    "noise": {
+        "scores": {"compared": 128, "rms": 0.0214, "largest": 0.0767, "near_tie": 0.107},
+        "texts": {"compared": 8, "rms": 0.031, "largest": 0.052, "near_tie": 0.156},
+    },
+    "near_ties": 3,
+    "greedy": {"texts": 900, "without_decoding": 855, "decode_steps_per_text": 1.256, "drafted_share": 0.98765},
+    "resumed": 300,
+    "without_record": 200,
+    "unanswered": 1200,
+    "share_of_prompt_rate": 0.876,
+}
+
+
+def test_lines_of_a_task() -> None:
+    """Seconds an item are those of the items that the clocks are of: 600 s by 1,000."""
+    assert task_lines(SECTION, {"tokens_per_s": 12_345.6}) == [
+        "all 2,400 rows of the test split",
+        "7 items were not answered and count as wrong; see predictions.jsonl",
+        "challenge 2024 clock, data and inference: 600.000 s, 0.6000 s an item",
+        "challenge 2024 clock, without data pre-processing: 480.000 s, 0.4800 s an item",
+        "challenge 2023 clock, from process start: 720.000 s, 0.7200 s an item",
+        "855 of 900 greedy texts needed no decode step; 1.26 steps a text, 98.8% of tokens were verified drafts",
+        "300 items were answered before; clocks and tokens are without those of 200 items, of which no record was left",
+        "interrupted with 1200 items unanswered; accuracy is of the others",
+        "2,000 tokens came from the prompt cache of an earlier run",
+        f"3 near-ties: 128 scored tokens {AGAIN} 0.021 {RMS} 0.077; 8 rows of texts {AGAIN} 0.031 {RMS} 0.052",
+        "88% of this machine's prompt rate (12,346 tokens/s)",
+    ]
+
+
+def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Percent with two digits, groups above their task, tokens in the order of the header."""
+    print_report({"tasks": {"t": SECTION}}, Path("runs/t"), Verdict(Proof.VERIFIED))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["hard", "600", "50.00%", "±", "6.25%"] in rows
+    assert ["easy", "600", "83.33%", "±", "0.00%"] in rows
+    table = ["t", "1200", "66.67%", "±", "4.32%", "600.0", "2.0", "9,876,543", "1,234,567", "1,300,000"]
+    assert table in rows
+
+
+def test_memory_and_power() -> None:
+    """The machine's memory counts where CPU and GPU share it."""
+    measured = {
+        "unified": False,
+        "peak_host_mib": 1234.6,
+        "peak_machine_mib": 9000.4,
+        "peak_gpu_mib": 28_713.0,
+        "peak_watts": 310.25,
+        "mean_watts": 251.04,
+        "joules": 9541.7,
+        "power_seconds": 38.2,
+    }
+    power = "power 251.0 W on average, 310.2 W at most, 9,542 J in 38 s"
+    assert measured_line(measured) == (f"highest memory in use: its processes 1,235 MiB, the GPU 28,713 MiB; {power}")
+    unified = {**measured, "unified": True, "peak_gpu_mib": None}
+    assert measured_line(unified) == (
+        f"highest memory in use: its processes 1,235 MiB, the whole machine 9,000 MiB; {power}"
+    )
+
+
+def plan(*, unified: bool) -> MemoryPlan:
+    device = DeviceMemory("a board", 1000 * MIB, unified, cuda=True, present=True, note="by hand")
+    terms = {"weights": 500 * MIB, "KV cache": 200 * MIB, "outputs": 30 * MIB, "program": 300 * MIB}
+    return MemoryPlan(
+        device, ContextSettings(4096, 2048, 512, 256), 1, terms, ("weights", "KV cache"), ("program",), 700, fits=True
+    )
+
+
+@pytest.mark.parametrize(("unified", "total", "remaining"), [(True, "1,030", "-30"), (False, "700", "300")])
+def test_the_table_of_a_plan(capsys: pytest.CaptureFixture[str], unified: bool, total: str, remaining: str) -> None:
+    """In MiB; what lies on the host is taken from the device where they share one memory."""
+    one = plan(unified=unified)
+    print_plan(one)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    where = ["unified"] * 3 if unified else ["device", "device", "host"]
+    assert ["weights", "500", where[0]] in rows
+    assert ["KV", "cache", "200", where[1]] in rows
+    assert ["program", "(assumed)", "300", where[2]] in rows
+    assert ["total", total] in rows
+    assert ["available", "(by", "hand)", "1,000"] in rows
+    assert ["remaining", remaining] in rows
+    assert (one.to_json()["total"], one.to_json()["remaining"]) == (
+        int(total.replace(",", "")) * MIB,
+        int(remaining) * MIB,
+    )
+    (line,) = plan_lines(one)
+    assert line.startswith(f"memory plan for a board: {total} of 1,000 MiB; n_ctx 4096, n_batch 2048, n_ubatch 512,")
+    assert line.endswith("256 outputs; longest request 700 tokens")
