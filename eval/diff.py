@@ -10,9 +10,11 @@ from fractions import Fraction
 from typing import Any
 
 from eval.intervals import MCNEMAR, mean_interval, paired_test
+from eval.near_ties import NearTies
 from eval.runs.prediction import Prediction
 from eval.runs.run import SAME_TO_COMPARE, Run
 from orin_runner.errors import UserError
+from orin_runner.model.proof import Proof, Verdict
 
 SHOWN_FLIPS = 10
 MAX_DROP = 0.5
@@ -24,8 +26,8 @@ CAUSES = ("failed", "token_ids", "window", "near_tie", "unexplained")
 """What may explain a flip; the first that fits is its cause.
 
 ``failed``: one run has no answer. ``token_ids``: the prompts differ. ``window``: prompt and answer are longer than the
-model's sliding window, which one of the runs does not honour. ``near_tie``: the lead was, in either run, less than
-rounding can turn. ``unexplained``: none of these.
+model's sliding window, which one of the runs does not honour. ``near_tie``: the two leads together are less
+than the noise of both runs. ``unexplained``: none of these.
 """
 
 
@@ -62,14 +64,26 @@ class Pair:
         """Tokens of the longest path that either run took, prompt and answer; of an old run, of the prompt."""
         return max(_context(side) for side in (self.run, self.reference))
 
-    def cause(self, ignored_window: int | None, near_tie: float | None) -> str:
+    def near_tie(self, near_ties: Sequence[NearTies]) -> float | None:
+        """What rounding in both runs can move a lead by, from one answer to another one; None where nobody knows.
+
+        A run that has not measured its noise is taken to have as much as the other.
+        """
+        own, other = near_ties
+        bounds = [own.bound(self.run), other.bound(self.reference)]
+        known = [bound for bound in bounds if bound is not None]
+        return None if not known else sum(known) * len(bounds) / len(known)
+
+    def cause(self, ignored_window: int | None, near_ties: Sequence[NearTies]) -> str:
         """The first of ``CAUSES`` that fits; see ``compare`` for the arguments."""
-        margins = [side.margin for side in (self.run, self.reference) if side.margin is not None]
+        near_tie = self.near_tie(near_ties)
+        # From one answer to the other the difference has moved by at least both leads.
+        moved = sum(side.margin or 0.0 for side in (self.run, self.reference))
         fits = (
             self.run.failed is not None or self.reference.failed is not None,
             not self.same_tokens,
             ignored_window is not None and self.n_context > ignored_window,
-            near_tie is not None and any(margin < near_tie for margin in margins),
+            near_tie is not None and moved < near_tie,
             True,
         )
         return CAUSES[fits.index(True)]
@@ -172,11 +186,13 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
         the same counts of all items together.
 
     Raises:
-        UserError: the runs do not match, or ``max_drop`` is no number.
+        UserError: the runs do not match, one is of a damaged model, or ``max_drop`` is no number.
     """
     if not math.isfinite(max_drop):
         raise UserError(f"--max-drop {max_drop} is no number of points", f"--max-drop {MAX_DROP}")
     limit = Fraction(repr(max_drop))
+    for one in (run, reference):
+        _refuse_damaged(one)
     pairs = align(run, reference)
     models = [r.header.get("model", {}) for r in (run, reference)]
     window = models[0].get("window") or models[1].get("window")
@@ -184,11 +200,9 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
     tasks = {}
     drops = {task: exact_drop(items) for task, items in pairs.items()}
     for task, items in pairs.items():
-        known = [r.report.get("tasks", {}).get(task, {}).get("near_tie") for r in (run, reference)]
-        near_tie = max((value for value in known if value is not None), default=None)
-        tasks[task] = compare(items, window, window if one_ignores else None, near_tie)
+        near_ties = [NearTies.of(r.report.get("tasks", {}).get(task, {})) for r in (run, reference)]
+        tasks[task] = compare(items, window, window if one_ignores else None, near_ties)
         tasks[task]["within_max_drop"] = drops[task] <= limit
-    digests = [model.get("checkpoint_sha256") for model in models]
     intervals = [section["drop_interval"] for section in tasks.values()]
     mean = sum(drops.values(), Fraction(0)) / max(1, len(drops))
     everything = _counts([pair for items in pairs.values() for pair in items])
@@ -198,7 +212,7 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
         **_named("run", run),
         "reference": str(reference.directory),
         **_named("reference", reference),
-        "same_checkpoint": None if None in digests else digests[0] == digests[1],
+        "same_checkpoint": _same_checkpoint(run, reference),
         "altered_values": models[0].get("altered_values"),
         "max_drop": max_drop,
         "mean_drop": float(mean),
@@ -209,15 +223,31 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
     }
 
 
+def _refuse_damaged(run: Run) -> None:
+    verdict = Verdict.of_run(run.header)
+    if verdict.proof is Proof.REFUTED:
+        raise UserError(
+            f"{run.directory} holds answers of a damaged model: {verdict.detail}", "convert it again, and run it anew"
+        )
+
+
+def _same_checkpoint(run: Run, reference: Run) -> bool | None:
+    """As far as the proofs go; None where a run does not know its checkpoint."""
+    digests = [r.header.get("model", {}).get("checkpoint_sha256") for r in (run, reference)]
+    return None if None in digests else bool(digests[0] == digests[1])
+
+
 def _named(role: str, run: Run) -> dict[str, Any]:
-    """What a run was made with: engine, number format, model, and whether a window was dropped."""
-    model = run.header.get("model", {})
+    """What a run was made with: engine, number format, model and its proof, and whether a window was dropped."""
+    model, verdict = run.header.get("model", {}), Verdict.of_run(run.header)
     types = model.get("types", {})
     dtype = model.get("dtype") or "+".join(sorted(types, key=lambda name: -types[name])) or None
     return {
         f"{role}_engine": run.header.get("engine"),
         f"{role}_dtype": dtype,
         f"{role}_model": model.get("name"),
+        f"{role}_proof": verdict.proof.value,
+        f"{role}_proof_detail": verdict.detail,
         f"{role}_window_off": bool(model.get("window")) and model.get("window_honoured") is False,
     }
 
@@ -271,7 +301,10 @@ def _shares(drop: float, numerics: float) -> dict[str, float]:
 
 
 def compare(
-    pairs: Sequence[Pair], window: int | None, ignored_window: int | None = None, near_tie: float | None = None
+    pairs: Sequence[Pair],
+    window: int | None,
+    ignored_window: int | None = None,
+    near_ties: Sequence[NearTies] = (NearTies(), NearTies()),
 ) -> dict[str, Any]:
     """One task's comparison.
 
@@ -279,14 +312,14 @@ def compare(
         pairs: its items.
         window: the model's sliding window; items whose prompt and answer are longer than that are counted apart.
         ignored_window: the same where exactly one of the runs does not honour it, else None.
-        near_tie: margins below that may be turned by rounding; None where neither run has measured it.
+        near_ties: the noise of both runs.
     """
     # The flips that rounding cannot explain stand first.
     flips = sorted((pair for pair in pairs if not pair.agrees), key=lambda pair: -(pair.run.margin or 0.0))
-    causes = [pair.cause(ignored_window, near_tie) for pair in flips]
+    causes = [pair.cause(ignored_window, near_ties) for pair in flips]
     section = _counts(pairs)
     section["causes"] = {cause: causes.count(cause) for cause in CAUSES}
-    section["near_tie"] = near_tie
+    section["noise"] = any(each.scores is not None or each.texts is not None for each in near_ties)
     section["max_logprob_difference"] = max(
         (
             abs(a - b)
@@ -311,6 +344,7 @@ def compare(
             "target": pair.run.target,
             "margin": pair.run.margin,
             "reference_margin": pair.reference.margin,
+            "near_tie": pair.near_tie(near_ties),
             "score": pair.score,
             "reference_score": pair.reference_score,
             "n_tokens": pair.run.n_tokens,

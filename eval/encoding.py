@@ -17,8 +17,8 @@ import numpy as np
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 from orin_runner.model.candidates import candidates
-from orin_runner.model.tokenizer import Message
-from orin_runner.requests import GenerateRequest, Request, ScoreRequest, Tokens, common_prefix
+from orin_runner.model.chat_template import Message
+from orin_runner.requests import GenerateRequest, Request, ScoreRequest, Tokens, begun, common_prefix
 
 Encode = Callable[[Sequence[str]], list[Tokens]]
 Pair = tuple[Tokens, Tokens]
@@ -29,10 +29,11 @@ class Encoder(Protocol):
     """Text to token ids."""
 
     stop: frozenset[int]
+    prefix: int | None
 
     @property
     def has_chat_template(self) -> bool: ...
-    def chat(self, messages: Sequence[Message]) -> str: ...
+    def chats(self, conversations: Sequence[Sequence[Message]]) -> list[str]: ...
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[Tokens]: ...
     def decode(self, tokens: Tokens) -> str: ...
 
@@ -88,7 +89,7 @@ def _requests(docs: Sequence[Doc], encoder: Encoder, *, chat: bool) -> list[Requ
     """The requests of questions that are all conversations, or all none."""
     # A rendered conversation already has the special tokens the template wants.
     encode = partial(encoder.encode, special=not chat)
-    texts = [_text(doc, encoder) for doc in docs]
+    texts = _texts(docs, encoder)
     choices = [_spelled_out(doc, text) for doc, text in zip(docs, texts, strict=True)]
     prompts = iter(encode([text for text, own in zip(texts, choices, strict=True) if not own]))
     pairs = iter(encode_pairs([pair for own in choices for pair in own], encode))
@@ -96,22 +97,27 @@ def _requests(docs: Sequence[Doc], encoder: Encoder, *, chat: bool) -> list[Requ
     requests: list[Request] = []
     for doc, text, own in zip(docs, texts, choices, strict=True):
         if own:
-            requests.append(_score_request(doc, own, list(islice(pairs, len(own)))))
-        elif doc.mode == "choose":
-            prompt = next(prompts)
-            requests.append(ScoreRequest(prompt, letters.of(doc, text, prompt)))
+            found = [with_context(pair, encoder.prefix) for pair in islice(pairs, len(own))]
+            requests.append(_score_request(doc, own, found))
+            continue
+        tokens = next(prompts)
+        prompt = begun(tokens, encoder.prefix)
+        if doc.mode == "choose":
+            requests.append(ScoreRequest(prompt, letters.of(doc, text, tokens)))
         else:
             likely = candidates(doc.choices, encoder.encode)
-            requests.append(GenerateRequest(next(prompts), encoder.stop, doc.max_new_tokens, likely, doc.until))
+            requests.append(GenerateRequest(prompt, encoder.stop, doc.max_new_tokens, likely, doc.until))
     return requests
 
 
-def _text(doc: Doc, encoder: Encoder) -> str:
-    if isinstance(doc.prompt, str):
-        return doc.prompt
+def _texts(docs: Sequence[Doc], encoder: Encoder) -> list[str]:
+    """The prompts of questions that are all conversations, rendered together, or all none."""
+    conversations = [doc.prompt for doc in docs if not isinstance(doc.prompt, str)]
+    if not conversations:
+        return [doc.prompt for doc in docs if isinstance(doc.prompt, str)]
     if not encoder.has_chat_template:
-        raise UserError(f"{doc.id} is a conversation, and this model has no chat template")
-    return encoder.chat(doc.prompt)
+        raise UserError(f"{docs[0].id} is a conversation, and this model has no chat template")
+    return encoder.chats(conversations)
 
 
 def _spelled_out(doc: Doc, text: str) -> list[tuple[str, str]]:
@@ -147,6 +153,18 @@ def move_space(context: str, continuation: str) -> tuple[str, str]:
     """White space at the context's end belongs to the continuation (``encode_pairs``)."""
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation
+
+
+def with_context(pair: Pair, prefix: int | None) -> Pair:
+    """``pair`` with ``prefix`` for a context of no token, unless the continuation begins with it.
+
+    Protocol: ``TemplateLM.loglikelihood`` of lm-evaluation-harness 0.4.13. Without a prefix nothing changes, and a
+    runner fails such a request.
+    """
+    context, continuation = pair
+    if not len(context) and len(continuation) and continuation[0] == prefix:
+        return continuation[:1], continuation[1:]
+    return begun(context, prefix), continuation
 
 
 def encode_pairs(pairs: Sequence[tuple[str, str]], encode: Encode) -> list[Pair]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.encoding import Encoder, Question, encode_docs
+from eval.near_ties import NearTies, noise_section
 from eval.predict import predict, unanswered
 from eval.progress import OnStatus, Status
 from eval.report.section import device_section, greedy_section, task_report, token_counts
 from eval.runs.part import TaskCost
 from eval.runs.prediction import Prediction
-from eval.runs.run import RunWriter
+from eval.runs.writer import RunWriter
+from eval.sent_tokens import asked_paths, distinct_tokens
 from eval.tasks.base import LoadOptions, Task, in_chat
 from eval.tasks.multiple_choice import MultipleChoice
 from orin_runner.errors import UserError
-from orin_runner.requests import GenerateRequest, Result, Unfit, context_tokens, longest_path
+from orin_runner.requests import Failed, Generated, GenerateRequest, Request, Result, context_tokens, longest_path
 from orin_runner.runner import Progress, Runner
 
 
@@ -102,14 +104,20 @@ def evaluate(
     asked = list(answers.open_questions())
     known = {**clocks, **prepared.clocks}
     interrupted = False
+    to_last_score = 0.0
     began = time.perf_counter()
 
     def cost() -> TaskCost:
         now = {"inference": time.perf_counter() - began, "score": answers.seconds}
         if process_clock is not None:
-            now["process"] = process_clock()
+            # Behind the last score the runner measures its noise.
+            now["process"] = to_last_score or process_clock()
         spent = {**known, "prefill": 0.0, "decode": 0.0, **runner.stats.clocks, **now}
-        return TaskCost(answers.answered, spent, runner.stats)
+        stats, asked_tokens = runner.stats, answers.asked_tokens
+        if answers.untold and stats.sent == answers.progress.sent:
+            # Interrupted amid the results of a batch, whose texts the runner tells of behind them.
+            stats = replace(stats, sent=stats.sent + answers.untold, unique=stats.unique + answers.untold)
+        return TaskCost(answers.answered, spent, stats, asked_tokens.sent, asked_tokens.unique)
 
     def on_progress(progress: Progress) -> None:
         answers.on_progress(progress)
@@ -119,6 +127,8 @@ def evaluate(
         requests = [prepared.questions[i].request for i in asked]
         for k, result in runner.run(requests, on_progress):
             answers.take(asked[k], result)
+            if process_clock is not None and answers.complete:
+                to_last_score = process_clock()
     except KeyboardInterrupt:
         interrupted = True
     own = cost()
@@ -129,24 +139,59 @@ def evaluate(
     earlier = writer.earlier.get(prepared.task.name)
     total = own if earlier is None else earlier.together(own)
     ordered = [prediction for _, prediction in sorted(answers.predictions.items())]
-    section = task_report(
-        ordered,
-        token_counts(total.stats),
-        total.clocks,
-        near_ties=sum(p.margin is not None and p.margin < total.stats.near_tie for p in ordered),
-        noise=total.stats.noise,
-        answered=total.items,
-    )
+    without_record = max(0, len(ordered) - total.items - answers.left_out)  # a torn line's item is answered twice
+    tokens = token_counts(total.stats)
+    if not without_record:
+        tokens |= _work_of(answers.answered_requests(), total)
+    section = task_report(ordered, tokens, total.clocks, answered=total.items)
     section |= prepared.source
-    section["near_tie"] = total.stats.near_tie
+    section["noise"] = noise_section(total.stats)
+    section["near_ties"] = NearTies.of(section).count(ordered)
     section["device"] = device_section(total.stats)
     section["resumed"] = answers.resumed
-    # An item whose line was torn is answered twice.
-    section["without_record"] = max(0, len(ordered) - total.items - answers.left_out)
+    section["without_record"] = without_record
     greedy = greedy_section(ordered)
     if greedy is not None:
         section["greedy"] = greedy
     return {**section, "unanswered": missing} if interrupted else section
+
+
+def _work_of(answered: Sequence[Request], cost: TaskCost) -> dict[str, int]:
+    """``sent`` and ``unique`` of what is answered: what an interrupted part asked in vain is asked again."""
+    paths = [path for request in answered for path in asked_paths(request)]
+    return {
+        "sent": sum(map(len, paths)) + cost.stats.sent - cost.asked_sent,
+        "unique": distinct_tokens(paths) + cost.stats.unique - cost.asked_unique,
+    }
+
+
+def check_known(prepared: Iterable[Prepared], known: Mapping[tuple[str, str], Prediction]) -> None:
+    """Refuse to go on with answers to other questions; for commands to ask before they load a model.
+
+    Raises:
+        UserError: an answer is to a question with another target or other tokens; it is named.
+    """
+    for item in prepared:
+        for question in item.questions:
+            answer = known.get((item.task.name, question.doc.id))
+            if answer is not None:
+                _check_same_question(item.task.name, question, answer)
+
+
+def _check_same_question(task: str, question: Question, answer: Prediction) -> None:
+    if (answer.target, answer.tokens_sha256) != (question.doc.target, question.digest):
+        raise UserError(
+            f"{task} {question.doc.id} is another question than in the run to resume",
+            "use the same files in --data, or begin another run without --resume",
+        )
+
+
+def _text_tokens(request: Request, result: Result) -> int:
+    """Tokens that are computed of a text: the last one only before a stop token."""
+    if not (isinstance(request, GenerateRequest) and isinstance(result, Generated)):
+        return 0
+    n = len(result.tokens)
+    return n if result.stopped and not request.until else max(0, n - 1)
 
 
 class _Answers:
@@ -155,6 +200,8 @@ class _Answers:
     Attributes:
         predictions: by the question's number.
         progress: how far the runner is.
+        asked_tokens: how far it was when it knew what was asked, before any text was.
+        untold: tokens of texts that came since ``progress``; one less of those that a stop text may have ended.
         seconds: spent on predictions, while the runner computes.
         answered: items that the runner has answered.
         resumed: items that were answered before.
@@ -170,9 +217,14 @@ class _Answers:
         self._right = 0
         self._max_context = runner.max_context
         self.predictions: dict[int, Prediction] = {}
-        self.progress = Progress(0, 0, 0)
+        self.progress = self.asked_tokens = Progress(0, 0, 0)
         self.seconds = 0.0
-        self.answered = self.resumed = self.left_out = 0
+        self.answered = self.resumed = self.left_out = self.untold = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question has its prediction."""
+        return len(self.predictions) == len(self._questions)
 
     def open_questions(self) -> Iterator[int]:
         """The questions to ask: not those that an earlier run has answered, and not those that memory does not allow.
@@ -185,8 +237,7 @@ class _Answers:
             known = self._writer.known.get((task, doc.id))
             needed = context_tokens(question.request)
             if known is not None:
-                if (known.target, known.tokens_sha256) != (doc.target, question.digest):
-                    raise UserError(f"{task} {doc.id} is another question than in the run to resume")
+                _check_same_question(task, question, known)
                 self._keep(i, known)
                 self.resumed += 1
             elif needed > self._max_context:
@@ -196,23 +247,30 @@ class _Answers:
             else:
                 yield i
 
-    def take(self, i: int, result: Result | Unfit) -> None:
+    def take(self, i: int, result: Result | Failed) -> None:
         """The runner has answered question ``i``."""
         before = time.perf_counter()
         question = self._questions[i]
-        if isinstance(result, Unfit):
+        if isinstance(result, Failed):
             self._write(i, unanswered(self._task, question, result.reason))
             self.left_out += 1
         else:
             self._write(i, predict(self._task, question, result, self._encoder))
             self.answered += 1
+            self.untold += _text_tokens(question.request, result)
         self.seconds += time.perf_counter() - before
         self._say()
 
     def on_progress(self, progress: Progress) -> None:
         """The runner is so far."""
-        self.progress = progress
+        if not self.asked_tokens.sent:
+            self.asked_tokens = progress
+        self.progress, self.untold = progress, 0
         self._say()
+
+    def answered_requests(self) -> list[Request]:
+        """What has been answered, in whatever part."""
+        return [self._questions[i].request for i, prediction in self.predictions.items() if prediction.failed is None]
 
     def _write(self, i: int, prediction: Prediction) -> None:
         self._writer.write(prediction)

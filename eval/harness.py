@@ -29,15 +29,28 @@ from lm_eval.utils import (
 )
 from tqdm import tqdm
 
-from eval.encoding import Pair, encode_pairs, move_space
-from orin_runner.errors import UserError
+from eval.encoding import Pair, encode_pairs, move_space, with_context
+from orin_runner.console import say
+from orin_runner.errors import RunError, UserError
+from orin_runner.files import make_folder
 from orin_runner.greedy_arguments import GREEDY
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
-from orin_runner.requests import Generated, GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens, Unfit
+from orin_runner.requests import (
+    Failed,
+    Generated,
+    GenerateRequest,
+    Request,
+    Result,
+    Scored,
+    ScoreRequest,
+    Tokens,
+    begun,
+)
 from orin_runner.requests import context_tokens as needed_tokens
 from orin_runner.runner import Runner
 
+NOTHING = np.empty(0, np.int32)
 BLOCK = 4096
 """Requests tokenized at once: an encoding holds far more than its ids while it lives."""
 SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p"})
@@ -85,12 +98,10 @@ class HarnessModel(LM):  # type: ignore[misc]
         self._start = start
         self._runner: StartedRunner | None = None
         self._tokenizer = Tokenizer.from_gguf(file)
-        metadata = file.metadata
-        prefix = metadata.get("tokenizer.ggml.bos_token_id", metadata.get("tokenizer.ggml.eos_token_id"))
-        if prefix is None:
+        if self._tokenizer.prefix is None:
             raise UserError(f"{file.path} names neither a BOS nor an EOS token", "convert it again")
-        self._prefix = int(prefix)
-        self._prefix_text = str(metadata["tokenizer.ggml.tokens"][self._prefix])
+        self._prefix = self._tokenizer.prefix
+        self._prefix_text = str(file.metadata["tokenizer.ggml.tokens"][self._prefix])
         self.max_length = file.n_ctx_train
         self.tokens = {"sent": 0, "unique": 0, "computed": 0}
 
@@ -161,7 +172,8 @@ class HarnessModel(LM):  # type: ignore[misc]
                     "--gen_kwargs max_gen_toks=N",
                 )
             cut += len(prompt) > room
-            asked.append(GenerateRequest(prompt[-room:], self._tokenizer.stop, max_gen_toks, until=tuple(until)))
+            context = begun(prompt, self._prefix)[-room:]
+            asked.append(GenerateRequest(context, self._tokenizer.stop, max_gen_toks, until=tuple(until)))
         self._say_cut(cut, len(asked))
         texts = [""] * len(asked)
         for i, result in self._answers(asked, "generate_until"):
@@ -188,16 +200,11 @@ class HarnessModel(LM):  # type: ignore[misc]
         bare = iter(self._tokenizer.encode([text for context, text in split if not context], special=False))
         pairs = []
         for context, text in split:
-            pair = next(found) if context else self._after_prefix(next(bare))
+            pair = with_context(next(found) if context else (NOTHING, next(bare)), self._prefix)
             if not len(pair[1]):
                 raise UserError(f"the tokenizer leaves nothing of the continuation {text!r} to score")
             pairs.append(pair)
         return pairs
-
-    def _after_prefix(self, tokens: Tokens) -> Pair:
-        if len(tokens) and tokens[0] == self._prefix:
-            return tokens[:1], tokens[1:]
-        return np.array([self._prefix], np.int32), tokens
 
     def _score(self, pairs: Sequence[Pair], label: str) -> list[tuple[float, bool]]:
         """(log-probability, whether it is the greedy continuation) of each pair."""
@@ -232,8 +239,8 @@ class HarnessModel(LM):  # type: ignore[misc]
         runner = self._runner_for(max(needed_tokens(request) for request in asked), asked)
         with tqdm(total=len(asked), desc=label, unit=" requests") as bar:
             for i, result in runner.run(asked):
-                if isinstance(result, Unfit):
-                    raise MemoryError(f"request {i + 1} {result.reason}")
+                if isinstance(result, Failed):
+                    raise RunError(f"request {i + 1} failed: {result.reason}")
                 bar.update()
                 yield i, result
         for name in self.tokens:
@@ -302,7 +309,7 @@ def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path
         manager = config.process_tasks()
     except ValueError as error:
         raise UserError(str(error), "lm-eval run --help and lm-eval ls tasks say what there is") from error
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     try:
         results: dict[str, Any] = simple_evaluate(
             model,
@@ -319,8 +326,10 @@ def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path
         lines = (json.dumps(row, default=handle_non_serializable, ensure_ascii=False) for row in rows)
         (out / f"samples_{task}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     path.write_text(json.dumps(results, indent=1, default=handle_non_serializable), encoding="utf-8")
-    print(make_table(results))
+    for line in make_table(results).splitlines():
+        say(line)
     if "groups" in results:
-        print(make_table(results, "groups"))
-    print(f"tokens: {', '.join(f'{name} {n:,}' for name, n in model.tokens.items())}; run {out}")
+        for line in make_table(results, "groups").splitlines():
+            say(line)
+    say(f"tokens: {', '.join(f'{name} {n:,}' for name, n in model.tokens.items())}; run {out}")
     return results

@@ -24,10 +24,11 @@ from eval.evaluate import Prepared
 from eval.predict import predict
 from eval.report.section import task_report
 from eval.runs.prediction import Prediction
-from eval.runs.run import RunWriter
+from eval.runs.writer import RunWriter
 from eval.sent_tokens import distinct_tokens, sent_paths
-from orin_runner.errors import UserError
-from orin_runner.model.tokenizer import Message
+from orin_runner.errors import UserError, first_line
+from orin_runner.model.chat_template import ChatTemplate, Message
+from orin_runner.model.gguf_digests import text_digest
 from orin_runner.requests import (
     Generated,
     GenerateRequest,
@@ -48,15 +49,27 @@ class HFEncoder:
     """A checkpoint's tokenizer as transformers loads it (``eval.encoding.Encoder``)."""
 
     def __init__(self, directory: Path, stop: frozenset[int]) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(directory)
+        self._tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         self.stop = stop
+        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        self.prefix: int | None = eos if bos is None else bos
 
     @property
     def has_chat_template(self) -> bool:
         return self._tokenizer.chat_template is not None
 
-    def chat(self, messages: Sequence[Message]) -> str:
-        return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja source, None where there is none or several are named, which no GGUF of ours has."""
+        template = self._tokenizer.chat_template
+        return template if isinstance(template, str) else None
+
+    def chats(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        # transformers renders without limits: what does not end within the runner's is refused first.
+        special = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
+        ChatTemplate(self._tokenizer.get_chat_template(), special, self._tokenizer.name_or_path).render(conversations)
+        chats = [list(messages) for messages in conversations]
+        return list(self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True))
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[Tokens]:
         if not texts:
@@ -103,11 +116,11 @@ class Reference:
         overrides: dict[str, Any] = {} if window else {"sliding_window": None}
         try:
             model, loading = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=DTYPES[dtype], output_loading_info=True, **overrides
+                directory, dtype=DTYPES[dtype], output_loading_info=True, trust_remote_code=False, **overrides
             )
             self.model = model.to(self.device).eval()
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"transformers cannot load {directory}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"transformers cannot load {directory}: {first_line(error)}") from error
         # transformers would go on with random values; a reference must not.
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if loading.get(what):
@@ -118,7 +131,7 @@ class Reference:
         try:
             self.encoder = HFEncoder(directory, frozenset(stops))
         except (OSError, ValueError) as error:
-            raise UserError(f"no tokenizer in {directory}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"no tokenizer in {directory}: {first_line(error)}") from error
         self.n_positions = int(self.model.config.max_position_embeddings)
         self.computed = 0
         self.clocks: dict[str, float] = {}
@@ -131,6 +144,7 @@ class Reference:
             "model": {
                 "name": self.checkpoint.directory.resolve().name,
                 "checkpoint_sha256": digest,
+                "chat_template_sha256": text_digest(self.encoder.chat_template),
                 "dtype": self.dtype,
                 "window": self.checkpoint.config.get("sliding_window"),
                 "window_honoured": getattr(self.model.config, "sliding_window", None) is not None,
@@ -338,4 +352,4 @@ def evaluate_reference(
         "checked": 0,
     }
     ordered = [predictions[i] for i in range(len(requests))]
-    return task_report(ordered, tokens, spent, near_ties=None, noise=None) | prepared.source
+    return task_report(ordered, tokens, spent) | prepared.source

@@ -12,6 +12,19 @@ import numpy as np
 from orin_runner.requests import Request, Result, Scored, ScoreRequest, Tokens, common_prefix
 
 
+def asked_paths(request: Request) -> list[Tokens]:
+    """The token paths that a request asks for, one sequence at a time, int32.
+
+    Returns:
+        The prompt once with each continuation but its last token, once for all continuations that differ in nothing
+        but that; or the prompt alone.
+    """
+    if not isinstance(request, ScoreRequest):
+        return [request.prompt]
+    suffixes = {suffix.tobytes(): suffix for suffix in (tokens[:-1] for tokens in request.continuations)}
+    return [np.concatenate([request.prompt, suffix]) for suffix in suffixes.values()]
+
+
 def sent_paths(request: Request, result: Result) -> list[Tokens]:
     """The token paths that answer a request one sequence at a time, int32.
 
@@ -20,12 +33,10 @@ def sent_paths(request: Request, result: Result) -> list[Tokens]:
         result: its answer, where each decode step computed one token of the text and nothing was drafted.
 
     Returns:
-        The prompt once with each continuation but its last token, once for all continuations that differ in nothing
-        but that; or the prompt with the text, whose last token is computed only if a stop token followed it.
+        ``asked_paths``; or the prompt with the text, whose last token is computed only if a stop token followed it.
     """
     if isinstance(request, ScoreRequest):
-        suffixes = {suffix.tobytes(): suffix for suffix in (tokens[:-1] for tokens in request.continuations)}
-        return [np.concatenate([request.prompt, suffix]) for suffix in suffixes.values()]
+        return asked_paths(request)
     assert not isinstance(result, Scored)
     return [np.concatenate([request.prompt, result.tokens[: result.decode_steps]])]
 

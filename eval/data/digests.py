@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.data.readers import first_file, lines_of
+from eval.data.readers import first_file
+from eval.data.text_file import lines_of
 
 PUBLISHED = {
     "commonsense_qa": {

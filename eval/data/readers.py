@@ -6,17 +6,20 @@ The only module that imports ``datasets`` and ``pyarrow``, and only when a hub l
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-import zlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from orin_runner.errors import UserError
+from eval.data.text_file import AGAIN, MAX_LINE, bound, text_lines, too_large
+from orin_runner.errors import UserError, first_line
+from orin_runner.files import open_regular, parse_json
 
 DATA = "--data names the folder that holds the data sets' folders"
 """Or one of these folders itself."""
+PARQUET_ROWS = 64
+"""Unpacked at a time: one long text may stand for many rows of a packed file."""
+Row = TypeVar("Row")
 
 
 def find_file(data: Path, *names: str, also: str = "") -> Path:
@@ -37,9 +40,12 @@ def find_file(data: Path, *names: str, also: str = "") -> Path:
 
 
 def first_file(data: Path, *names: str) -> Path | None:
-    """The first of ``names`` under ``data`` that exists, plain or with ``.gz`` behind it; None where there is none."""
+    """The first of ``names`` under ``data`` that exists, plain or with ``.gz`` behind it; None where there is none.
+
+    What has such a name and is no file, or cannot be read, is named when it is opened.
+    """
     paths = (root / f"{name}{end}" for root in roots(data, names) for name in names for end in ("", ".gz"))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def roots(data: Path, names: Iterable[str]) -> list[Path]:
@@ -52,7 +58,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it stands, row) for every row of a parquet file, a JSON list, or JSON lines.
 
     Raises:
-        UserError: the file is none of these.
+        UserError: the file is none of these, or has no row.
     """
     if path.suffix == ".parquet":
         yield from ((f"{path}, row {i}", row) for i, row in read_parquet(path))
@@ -66,35 +72,28 @@ def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number from 1, object) for every entry of a JSON list, or of JSON lines in a file with that name.
 
     Raises:
-        UserError: the file is not a JSON list of objects.
+        UserError: the file is not a JSON list of objects, or an empty one.
     """
     first = next((line.lstrip() for line in text_lines(path) if line.strip()), "")
     if first.startswith("{"):  # Dataset.to_json("x.json") writes lines
         yield from read_jsonl(path)
         return
-    rows = _json(path)
+    rows = read_json_value(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} is not a list of JSON objects")
-    yield from enumerate(rows, start=1)
+        raise UserError(f"{path} is not a list of JSON objects", AGAIN)
+    yield from with_rows(path, enumerate(rows, start=1))
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds, gzipped or not.
+def read_json_value(path: Path) -> Any:
+    """The JSON value that a file holds, gzipped or not.
 
     Raises:
-        UserError: it holds none.
+        UserError: it is no strict JSON (``orin_runner.files.parse_json``).
     """
-    value = _json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object", "download it again")
-    return value
-
-
-def _json(path: Path) -> Any:
     try:
-        return json.loads("".join(text_lines(path)))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}", "download it again") from error
+        return parse_json("".join(text_lines(path)))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}", AGAIN) from error
 
 
 def read_labels(path: Path, n: int) -> list[str]:
@@ -109,64 +108,54 @@ def read_labels(path: Path, n: int) -> list[str]:
     return labels
 
 
-def read_jsonl(path: Path, *required: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) for every non-empty line of a JSON-lines file, gzipped or not.
 
     Raises:
-        UserError: a line is not a JSON object or lacks one of the ``required`` keys; the line number is named.
+        UserError: a line is no object of strict JSON (``orin_runner.files.parse_json``), or there is none.
     """
+    yield from with_rows(path, _objects(path))
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
+        if len(line) > MAX_LINE:
+            raise UserError(f"{path}, line {number}: is longer than {MAX_LINE >> 20} MiB: that is no question", AGAIN)
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error})") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: not a JSON object")
-        for key in required:
-            if key not in row:
-                raise UserError(f"{path}, line {number}: no {key!r}")
         yield number, row
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, gzipped or not, with their ends; a byte order mark is left out.
+def with_rows(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """``rows`` of ``path``.
 
     Raises:
-        UserError: a line is not UTF-8, or the gzip is damaged.
+        UserError: there is none.
     """
-    for number, line in enumerate(lines_of(path), start=1):
-        yield _decoded(line, number, path)
-
-
-def _decoded(line: bytes, number: int, path: Path) -> str:
-    try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
-
-
-def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a file, gzipped or not.
-
-    Raises:
-        UserError: the gzip is damaged.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as lines:
-            yield from lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a whole gzip file: {error}", "download it again") from error
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise UserError(f"{path} has no rows", AGAIN)
 
 
 def read_csv(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
     """(line number of the row's end, fields) for every row of a header-less CSV file; empty lines are left out.
 
     Raises:
-        UserError: a row has another number of fields; the line number is named.
+        UserError: a row has another number of fields, and the line number is named; or there is none.
     """
+    yield from with_rows(path, _fields(path, n_columns))
+
+
+def _fields(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
     rows = csv.reader(text_lines(path))
     while True:
         try:
@@ -185,23 +174,31 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number from 0, row) for every row of a parquet file.
 
     Raises:
-        UserError: ``pyarrow`` is not installed, or the file is damaged.
+        UserError: ``pyarrow`` is not installed, or the file is damaged, has no row or unpacks to more than ``bound``.
     """
+    yield from with_rows(path, _parquet_rows(path))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         import pyarrow as pa  # noqa: PLC0415 - heavy, and the device may run from other files without it
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError as error:
         raise UserError(f"{path} needs the package pyarrow", "pip install 'orin-run[data]'") from error
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    yield number, row
-                    number += 1
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a whole parquet file: {reason}", "download it again") from error
+    number = unpacked = 0
+    with open_regular(path) as content:
+        most = bound(content)
+        try:
+            with parquet.ParquetFile(content) as file:
+                for batch in file.iter_batches(PARQUET_ROWS):
+                    unpacked += batch.nbytes
+                    if unpacked > most:
+                        raise too_large(path, most)
+                    for row in batch.to_pylist():
+                        yield number, row
+                        number += 1
+        except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+            raise UserError(f"{path} is not a whole parquet file: {first_line(error)}", AGAIN) from error
 
 
 def read_hub(repository: str, revision: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
@@ -225,8 +222,7 @@ def read_hub(repository: str, revision: str, config: str | None, split: str) -> 
     try:
         rows = datasets.load_dataset(repository, config, split=split, revision=revision)
     except (OSError, ValueError) as error:  # ConnectionError is an OSError; an unknown revision a ValueError
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"cannot load {repository} from the hub: {reason}", "name local files with --data DIR"
+            f"cannot load {repository} from the hub: {first_line(error)}", "name local files with --data DIR"
         ) from error
     yield from (dict(row) for row in rows)

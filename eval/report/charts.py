@@ -13,6 +13,8 @@ import numpy as np
 from eval.runs.samples import Sample, parts
 from orin_runner.machine.sensors import COUNTERS
 
+SMALLEST = 1e-100
+"""Of a value that is drawn as more than nothing: the powers of ten below have no doubles in the end."""
 MAX_POINTS = 160
 """Of a line; a chart is hardly wider in pixels on a phone."""
 STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
@@ -143,7 +145,7 @@ def charts(runs: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
 
 def axis_top(value: float) -> float:
     """The lowest round number that is not below ``value``."""
-    if value <= 0:
+    if value < SMALLEST:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in STEPS if step * power >= value * (1 - 1e-9))

@@ -1,7 +1,8 @@
 """``report.html``: what a person wants to know of one run, or of several side by side.
 
 ``view`` works out every number as one JSON object; ``page.html.j2`` only places them. The page is one file: no
-script, no font, no address. All that comes from data is escaped by the template engine.
+script, no font, no address. All that comes from data is escaped by the template engine, and
+what a reader could not see of it is spelled out.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ from typing import Any
 import jinja2
 
 from eval.intervals import wilson_interval
+from eval.near_ties import NearTies
 from eval.report.charts import charts, lines
 from eval.report.meanings import MEANINGS
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, task_report
 from eval.runs.prediction import Prediction
 from eval.runs.run import Run
 from eval.runs.samples import summary
+from orin_runner.console import printable
+from orin_runner.files import write_whole
+from orin_runner.model.proof import Proof, Verdict
 
 PAGE = "report.html"
 SHOWN_ITEMS, SHOWN_FAILURES = 10, 50
 SHOWN_CHARACTERS = 300
 """Of a text in a table of items; ``predictions.jsonl`` has all of it."""
+KEPT = "\t\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""A page shows lines as lines, and needs the joiners to spell Persian, Hindi and many emoji."""
 CONFIDENCE_BINS, MARGIN_BINS = 10, 24
 STAGES = ("start", "load", "data", "tokenize", "plan", "prefill", "check", "decode", "score")
 
@@ -73,22 +80,24 @@ def calibration(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
     return {"items": items, "ece": ece, "bins": found}
 
 
-def margins(predictions: Sequence[Prediction], near_tie: float | None) -> dict[str, Any] | None:
+def margins(predictions: Sequence[Prediction], near_ties: NearTies) -> dict[str, Any] | None:
     """Items right and wrong by margin, in bins of equal width from 0; None without a margin.
 
     Args:
-        near_tie: margins below it could be turned by rounding; None where it was not measured.
+        near_ties: which margins rounding may turn. Where that is the same for all items it is ``near_tie``.
     """
-    known = [(p.margin, p.correct) for p in predictions if p.margin is not None and math.isfinite(p.margin)]
-    if not known:
+    found = [(p.margin, p.correct) for p in predictions if p.margin is not None]
+    if not found:
         return None
-    top = max(margin for margin, _ in known) or 1.0
+    top = max(margin for margin, _ in found) or 1.0
     right, wrong = [0] * MARGIN_BINS, [0] * MARGIN_BINS
-    for margin, correct in known:
+    for margin, correct in found:
         at = min(max(int(margin / top * MARGIN_BINS), 0), MARGIN_BINS - 1)
         (right if correct else wrong)[at] += 1
-    below = sum(margin < near_tie for margin, _ in known) if near_tie else None
-    return {"top": top, "right": right, "wrong": wrong, "near_tie": near_tie or None, "below": below}
+    bounds = {bound for p in predictions if (bound := near_ties.bound(p)) is not None}
+    below = near_ties.count(predictions)
+    near_tie = bounds.pop() if len(bounds) == 1 else None
+    return {"top": top, "right": right, "wrong": wrong, "near_tie": near_tie, "below": below}
 
 
 def view(runs: Sequence[Run]) -> dict[str, Any]:
@@ -106,6 +115,7 @@ def render(shown: dict[str, Any]) -> str:
     """The page of a ``view``."""
     environment = jinja2.Environment(
         autoescape=True,
+        finalize=visible,
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -128,9 +138,16 @@ def render(shown: dict[str, Any]) -> str:
 def write_page(runs: Sequence[Run], path: Path) -> dict[str, Any]:
     """Write the page and return what it shows."""
     shown = view(runs)
-    # A lone surrogate in a damaged prediction has no UTF-8; it becomes a question mark.
-    path.write_text(render(shown), encoding="utf-8", errors="replace")
+    write_whole(path, render(shown))
     return shown
+
+
+def visible(value: Any) -> Any:
+    """A text as the page holds it: what cannot be seen is spelled out (``printable``), but for ``KEPT``.
+
+    Markup is the template's own.
+    """
+    return printable(value, KEPT) if type(value) is str else value
 
 
 def shorten(text: str) -> str:
@@ -165,7 +182,7 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
         "model": model.get("name", ""),
         "time": header.get("time", ""),
         "ended": bool(run.report),
-        "warnings": list(run.report.get("warnings", [])),
+        "warnings": [*_damage(run), *run.report.get("warnings", [])],
         "prompt_rate": run.report.get("prompt_rate"),
         "restarts": run.report.get("restarts", 0),
         "conversion": conversion,
@@ -173,6 +190,12 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
         **_measured(run),
         "environment": _flat(header),
     }
+
+
+def _damage(run: Run) -> list[str]:
+    verdict = Verdict.of_run(run.header)
+    said = f"the model is damaged, and its answers count for nothing: {verdict.detail}"
+    return [said] if verdict.proof is Proof.REFUTED else []
 
 
 def _measured(run: Run) -> dict[str, Any]:
@@ -189,6 +212,8 @@ CONVERSION = {
     "tensors": "types",
     "number format": "dtype",
     "values altered": "altered_values",
+    "proof": "proof",
+    "proof, why no more": "proof_detail",
     "file digest": "sha256",
     "checkpoint digest": "checkpoint_sha256",
     "sliding window": "window",
@@ -234,7 +259,7 @@ def _tasks(run: Run) -> dict[str, dict[str, Any]]:
 def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) -> dict[str, Any]:
     """One task of one run. Tokens and clocks are absent if the run was killed before it could report them."""
     if section is None or section["items"] != len(predictions):
-        section = task_report(predictions, {"computed": 0}, {}, near_ties=0, noise=0.0)
+        section = task_report(predictions, {"computed": 0}, {})
         section = {key: section[key] for key in ("accuracy", "stderr", "items", "failed", "metrics", "groups")}
     clocks = section.get("clocks", {})
     groups = {
@@ -263,7 +288,7 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
         "without_record": section.get("without_record", 0),
         "unanswered": section.get("unanswered", 0),
         "calibration": calibration(predictions),
-        "margins": margins(predictions, section.get("near_tie")),
+        "margins": margins(predictions, NearTies.of(section)),
         "longest": [_item(p) for p in sorted(predictions, key=lambda p: -p.n_tokens)[:SHOWN_ITEMS]],
         "least_certain": [_item(p) for p in certain[:SHOWN_ITEMS]],
         "failures": failures,

@@ -83,8 +83,6 @@ def task_report(
     predictions: Sequence[Prediction],
     tokens: dict[str, int],
     clocks: dict[str, float],
-    near_ties: int | None,
-    noise: float | None,
     answered: int | None = None,
 ) -> dict[str, Any]:
     """One task's section of ``report.json``.
@@ -95,10 +93,10 @@ def task_report(
         clocks: seconds per stage; ``score``, the time to turn results into predictions, passes within ``prefill`` and
             ``decode``. ``inference`` is from the first request to the last score, and ``process`` from the start of the
             process to there; where they were not measured the stages are added up.
-        near_ties: items whose margin is below ``RunStats.near_tie``; None where that was not measured.
-        noise: largest log-probability difference between an item in the tree and alone; None where it was not
-            measured.
         answered: items that tokens and clocks are of; None where they are of all.
+
+    Returns:
+        The section, of a run that has not measured its noise.
     """
     total, table = accuracy_table(predictions)
     spent = defaultdict(float, clocks)
@@ -124,8 +122,8 @@ def task_report(
         "clocks": {name: round(seconds, 4) for name, seconds in clocks.items()},
         "items_per_s": (total["items"] if answered is None else answered) / inference if inference else 0.0,
         "computed_tokens_per_s": tokens["computed"] / answers if answers else 0.0,
-        "noise": noise,
-        "near_ties": near_ties,
+        "noise": None,
+        "near_ties": None,
     }
 
 

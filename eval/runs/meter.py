@@ -6,7 +6,7 @@ It lives in the process that waits for the engine, never in the engine, and read
 
 from __future__ import annotations
 
-import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from eval.runs.samples import Sample, next_part, read_samples, summary
+from orin_runner.files import append_bytes, naming
 from orin_runner.machine.sensors import Reading, Sensors
 
 INTERVAL = 1.0
@@ -110,10 +111,13 @@ class Meter:
                 reading=_rounded(reading),
             )
             try:
-                self._file.write(json.dumps(sample.to_json()).encode() + b"\n")
+                with naming(self._path):
+                    append_bytes(self._file, sample.line())
             except OSError as error:
                 self.failure = error
 
 
 def _rounded(reading: Reading) -> Reading:
-    return Reading(**{name: None if value is None else round(value, 1) for name, value in asdict(reading).items()})
+    """To one decimal; what a sensor gives that is no number is not known."""
+    known = ((name, value) for name, value in asdict(reading).items() if value is not None and math.isfinite(value))
+    return Reading(**{name: round(value, 1) for name, value in known})

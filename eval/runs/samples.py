@@ -6,15 +6,16 @@ begin at 0 again. What was not known is None and stays None.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from orin_runner.files import drop_torn_line
+from orin_runner.files import json_text, read_bytes, whole_lines
 from orin_runner.machine.sensors import COUNTERS, Reading
+from orin_runner.schema import Schema, bounded
 
 SAMPLES = "samples.jsonl"
 
@@ -39,48 +40,64 @@ class Sample:
     computed: int
     computed_at: float
     done: int
-    reading: Reading
+    reading: Reading = field(default_factory=Reading)
 
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Sample:
+    def parse(cls, line: bytes) -> Sample:
         """The sample of a line.
 
         Raises:
-            KeyError, TypeError: it is none.
+            ValueError: it is none.
         """
-        known = {field.name: row[field.name] for field in fields(cls) if field.name != "reading"}
         # A run may be older than a counter.
-        return cls(**known, reading=Reading(**{counter.name: row.get(counter.name) for counter in COUNTERS}))
+        found = replace(FORM.parse(line), reading=READING.parse(line))
+        if not bounded((found.part, found.seconds, found.computed, found.computed_at, found.done)):
+            raise ValueError("a number is too large")
+        if not bounded(asdict(found.reading).values()):
+            raise ValueError("a reading is too large")
+        return found
 
-    def to_json(self) -> dict[str, Any]:
-        """The line of a sample."""
+    def line(self) -> bytes:
+        """Its line of ``samples.jsonl``."""
         row = asdict(self)
         row.update(row.pop("reading"))
-        return row
+        return json_text(row).encode() + b"\n"
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
     """All samples of ``path``; none where there is no such file (runs before there were samples).
 
-    A line that is none, as a full disk may leave one, is left out: no result needs it.
+    A line that is none, as a full disk may leave one, is left out, and one that goes back in time: no result needs it.
+
+    Raises:
+        UserError: it is no file at all.
     """
-    if not path.exists():
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
         return ()
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break  # still being written, or torn
+    found: list[Sample] = []
+    for line in whole_lines(content).splitlines():  # the last one may still be being written, or torn
         try:
-            found.append(Sample.from_json(json.loads(line)))
-        except (json.JSONDecodeError, KeyError, TypeError):
+            sample = Sample.parse(line)
+        except ValueError:
             continue
+        if not found or (found[-1].part, found[-1].seconds) <= (sample.part, sample.seconds):
+            found.append(sample)
     return tuple(found)
+
+
+FORM, READING = Schema(Sample), Schema(Reading)
 
 
 def next_part(path: Path) -> int:
     """The number of the part that is about to be appended; a last line that a kill has torn is dropped."""
-    if path.exists():
-        drop_torn_line(path)
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
+        return 0
+    if len(whole_lines(content)) < len(content):
+        os.truncate(path, len(whole_lines(content)))
     return max((sample.part for sample in read_samples(path)), default=-1) + 1
 
 

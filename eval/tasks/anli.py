@@ -15,9 +15,29 @@ White space is lm-evaluation-harness's (0.4.13, ``anli_r1`` to ``anli_r3``): no 
 
 from __future__ import annotations
 
-from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row
+from orin_runner.schema import Schema
 
 ANSWERS = ("True", "Neither", "False")
+
+
+class _Published(TypedDict):
+    context: str
+    hypothesis: str
+    label: Literal["e", "n", "c"]
+
+
+class _Hub(TypedDict):
+    premise: str
+    hypothesis: str
+    label: int
+
+
+PUBLISHED, HUB = Schema(_Published), Schema(_Hub)
 
 
 def _part(r: int) -> Part:
@@ -44,15 +64,10 @@ class ANLI(MultipleChoice):
     choice_names = ANSWERS
 
     def item(self, row: Row) -> Item:
-        if "premise" in row:  # the hub's columns
-            premise, right = text(row, "premise"), number(row, "label")
+        if "premise" in row:
+            hub = HUB.check(row)
+            premise, hypothesis, right = hub["premise"], hub["hypothesis"], hub["label"]
         else:
-            premise, right = text(row, "context"), _index(text(row, "label"))
-        question = f"Question: {text(row, 'hypothesis')} True, False, or Neither?"
-        return Item(f"{premise}\n{question}", ANSWERS, (right,))
-
-
-def _index(label: str) -> int:
-    if label not in {"e", "n", "c"}:
-        raise ValueError(f"the label is {label!r}, not one of e, n, c")
-    return "enc".index(label)
+            published = PUBLISHED.check(row)
+            premise, hypothesis, right = published["context"], published["hypothesis"], "enc".index(published["label"])
+        return Item(f"{premise}\nQuestion: {hypothesis} True, False, or Neither?", ANSWERS, (right,))

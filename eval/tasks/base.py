@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -142,7 +143,14 @@ def letter_doc(doc_id: str, group: str, prompt: str, target: str) -> Doc:
 
 
 def loaded(docs: list[Doc], split: str | None, options: LoadOptions) -> Loaded:
-    """All questions of a split as ``options`` limit them."""
+    """All questions of a split as ``options`` limit them.
+
+    Raises:
+        UserError: two have the same id.
+    """
+    if len({doc.id for doc in docs}) < len(docs):
+        twice = next(doc_id for doc_id, n in Counter(doc.id for doc in docs).items() if n > 1)
+        raise UserError(f"two questions are called {twice}", "remove one of the files in --data that hold it")
     return Loaded(spread(docs, options.limit), split, len(docs))
 
 

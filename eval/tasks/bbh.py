@@ -30,14 +30,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from eval.data.hub_copy import published_or_copied
-from eval.data.readers import find_file, read_json_object, read_rows, text_lines
+from eval.data.readers import find_file, read_json_value, read_rows, with_rows
+from eval.data.text_file import text_lines
 from eval.tasks.base import ExactMatch, Loaded, LoadOptions, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract, local_data
 from orin_runner.errors import UserError
+from orin_runner.schema import Schema
 
 SUBTASKS = tuple(
     """boolean_expressions causal_judgement date_understanding disambiguation_qa dyck_languages formal_fallacies
@@ -59,6 +62,18 @@ ANSWERS = {
     "web_of_lies": ("No", "Yes"),
 }
 """Answers of the sub-tasks that have a fixed set but do not list it in the question."""
+
+
+class _Row(TypedDict):
+    input: str
+    target: str
+
+
+class _Published(TypedDict):
+    examples: list[_Row]
+
+
+ROW, PUBLISHED = Schema(_Row), Schema(_Published)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +180,12 @@ def _worked(path: Path) -> tuple[str, list[_Example]]:
 def _rows(data: Path, subtask: str) -> list[tuple[str, str]]:
     names = [f"{folder}/bbh/{subtask}.json" for folder in FOLDERS]
     folders = [f"{folder}/{subtask}" for folder in COPIES]
-    rows = [row for path in published_or_copied(data, names, folders, "test", COPIES[1]) for row in _entries(path)]
-    for where, row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get("input"), str) or not isinstance(row.get("target"), str):
-            raise UserError(f"{where}: not an object with texts 'input' and 'target'")
-    return [(row["input"], row["target"]) for _, row in rows]
+    paths = published_or_copied(data, names, folders, "test", COPIES[1])
+    return [(row["input"], row["target"]) for path in paths for row in _entries(path)]
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.parent.name != "bbh":  # of a copy, in the sub-task's folder
-        yield from read_rows(path)
-        return
-    examples = read_json_object(path).get("examples")
-    if not isinstance(examples, list):
-        raise UserError(f"{path} has no list 'examples'")
-    yield from ((f"{path}, example {number}", row) for number, row in enumerate(examples, start=1))
+def _entries(path: Path) -> Iterator[_Row]:
+    if path.parent.name == "bbh":
+        yield from with_rows(path, PUBLISHED.check_row(str(path), read_json_value(path))["examples"])
+    else:  # of a copy, in the sub-task's folder
+        yield from (ROW.check_row(where, row) for where, row in read_rows(path))

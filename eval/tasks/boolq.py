@@ -16,7 +16,29 @@ order.
 
 from __future__ import annotations
 
-from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
+from typing_extensions import TypedDict
+
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row
+from orin_runner.schema import Schema
+
+
+class _Published(TypedDict):
+    question: str
+    passage: str
+    answer: bool
+
+
+class _Copied(TypedDict):
+    question: str
+    passage: str
+    label: bool | int
+
+
+class _Titled(TypedDict):
+    title: str
+
+
+PUBLISHED, COPIED, TITLED = Schema(_Published), Schema(_Copied), Schema(_Titled)
 
 
 class BoolQ(MultipleChoice):
@@ -33,6 +55,12 @@ class BoolQ(MultipleChoice):
     choice_names = ("no", "yes")
 
     def item(self, row: Row) -> Item:
-        passage = f"{text(row, 'title')} -- {text(row, 'passage')}" if "title" in row else text(row, "passage")
-        right = number(row, "label" if "label" in row else "answer")
-        return Item(f"{passage}\nQuestion: {text(row, 'question')}?", ("no", "yes"), (right,))
+        if "label" in row:
+            copied = COPIED.check(row)
+            question, passage, right = copied["question"], copied["passage"], int(copied["label"])
+        else:
+            published = PUBLISHED.check(row)
+            question, passage, right = published["question"], published["passage"], int(published["answer"])
+        title = TITLED.check(row)["title"] if "title" in row else None
+        passage = passage if title is None else f"{title} -- {passage}"
+        return Item(f"{passage}\nQuestion: {question}?", ("no", "yes"), (right,))

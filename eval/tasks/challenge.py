@@ -11,13 +11,19 @@ the white space after it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from eval.data.readers import DATA, read_jsonl
 from eval.tasks.base import ExactMatch, Loaded, LoadOptions, loaded
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 from orin_runner.model.candidates import choices_in
+from orin_runner.model.chat_template import Message
+from orin_runner.schema import Schema
 
 MAX_NEW_TOKENS = 500
 
@@ -27,24 +33,25 @@ def challenge_text(text: str) -> str:
     return text.lstrip().replace("\n", "")
 
 
-def challenge_doc(doc_id: str, group: str, messages: object, answer: object, where: str) -> Doc:
-    """One row of the challenge's form.
+class _Message(TypedDict):
+    role: str
+    content: str
 
-    Raises:
-        UserError: the row has another form; ``where`` names it.
-    """
-    if (
-        not isinstance(messages, list)
-        or not messages
-        or not all(isinstance(m, dict) and isinstance(m.get("content"), str) and "role" in m for m in messages)
-    ):
-        raise UserError(f"{where}: 'message' is not a list of {{role, content}} objects")
-    if not isinstance(answer, str):
-        raise UserError(f"{where}: 'answer' is not a string")
+
+class _Row(TypedDict):
+    message: list[_Message]
+    answer: str
+
+
+ROW = Schema(_Row)
+
+
+def challenge_doc(doc_id: str, group: str, messages: Sequence[Message], answer: str) -> Doc:
+    """A question in the challenge's form."""
     return Doc(
         id=doc_id,
         group=group,
-        prompt=tuple({"role": str(m["role"]), "content": m["content"]} for m in messages),
+        prompt=tuple(messages),
         mode="generate",
         choices=choices_in(messages[-1]["content"]),
         labels=(),
@@ -73,21 +80,28 @@ class Challenge(ExactMatch):
             )
         docs = []
         for path in _files(options.data):
-            for line, row in read_jsonl(path, "message", "answer"):
-                where = f"{path}, line {line}"
-                name = path.name.removesuffix(".gz").removesuffix(".jsonl")
-                docs.append(challenge_doc(f"{name}/{line}", name, row["message"], row["answer"], where))
+            name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+            for line, row in read_jsonl(path):
+                messages, answer = _checked(row, f"{path}, line {line}")
+                docs.append(challenge_doc(f"{name}/{line}", name, messages, answer))
         return loaded(docs, None, options)
 
     def normalize(self, text: str) -> str:
         return challenge_text(text)
 
 
+def _checked(row: dict[str, Any], where: str) -> tuple[list[Message], str]:
+    found = ROW.check_row(where, row)
+    if not found["message"]:
+        raise UserError(f"{where}: 'message' is empty")
+    return [{"role": each["role"], "content": each["content"]} for each in found["message"]], found["answer"]
+
+
 def _files(data: Path) -> list[Path]:
-    if data.is_file():
-        return [data]
-    if not data.is_dir():
+    if not data.exists():
         raise UserError(f"{data} does not exist", DATA)
+    if not data.is_dir():
+        return [data]
     folder = data / "cechallenge2024" if (data / "cechallenge2024").is_dir() else data
     paths = [*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")]
     found = sorted(paths, key=lambda path: (not path.name.startswith("test_dataset."), path.name))

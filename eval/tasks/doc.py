@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orin_runner.model.tokenizer import Message
+from orin_runner.model.chat_template import Message
 
 Mode = Literal["choose", "generate"]
 

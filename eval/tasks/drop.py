@@ -28,16 +28,17 @@ import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
 from eval.data.hub_copy import split_files, split_folders
-from eval.data.readers import find_file, first_file, read_json_object, read_jsonl, read_rows
+from eval.data.readers import find_file, first_file, read_json_value, read_jsonl, read_rows, with_rows
 from eval.tasks.base import Loaded, LoadOptions, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, local_data
 from orin_runner.errors import UserError
+from orin_runner.schema import Schema
 
 UNTIL = (".",)
 ORIGINAL = tuple(f"{folder}/drop_dataset_dev.json" for folder in ("drop", "drop_dataset", "drop/drop_dataset"))
@@ -47,6 +48,45 @@ FLAT = re.compile(r"(?s)Passage: (.*)\nQuestion: (.*)\nAnswer:")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 BETWEEN_SPANS = "\n"
+
+
+class _Answer(TypedDict, total=False):
+    number: int | float | str | None
+    spans: list[str] | None
+    date: dict[str, str | None] | None
+
+
+class _Pair(TypedDict):
+    question: str
+    answer: _Answer
+    validated_answers: NotRequired[list[_Answer] | None]
+
+
+class _Passage(TypedDict):
+    passage: str
+    qa_pairs: list[_Pair]
+
+
+class _Columns(TypedDict):
+    number: list[int | float | str | None]
+    date: list[dict[str, str | None] | None]
+    spans: list[list[str] | None]
+
+
+class _Hub(TypedDict):
+    section_id: str
+    passage: str
+    question: str
+    answer: _Answer
+    validated_answers: NotRequired[_Columns | None]
+
+
+class _Flat(TypedDict):
+    context: str
+    ref_text: str
+
+
+PUBLISHED, HUB, FLAT_ROW = Schema(dict[str, _Passage]), Schema(_Hub), Schema(_Flat)
 
 
 class DROP:
@@ -138,15 +178,11 @@ _Row = tuple[str, str, str, tuple[str, ...]]  # id, passage, question, accepted 
 
 
 def _original(path: Path) -> Iterator[_Row]:
-    for name, entry in read_json_object(path).items():
-        pairs = entry.get("qa_pairs") if isinstance(entry, dict) else None
-        if not isinstance(pairs, list) or not isinstance(entry.get("passage"), str):
-            raise UserError(f"{path}, passage {name}: no 'passage' text or no list 'qa_pairs'")
-        for i, pair in enumerate(pairs):
+    passages = PUBLISHED.check_row(str(path), read_json_value(path))
+    for name, entry in with_rows(path, passages.items()):
+        for i, pair in enumerate(entry["qa_pairs"]):
             where = f"{path}, passage {name}, question {i + 1}"
-            if not isinstance(pair, dict) or not isinstance(pair.get("question"), str):
-                raise UserError(f"{where}: no 'question' text")
-            answers = [pair.get("answer"), *(pair.get("validated_answers") or [])]
+            answers = [pair["answer"], *(pair.get("validated_answers") or [])]
             accepted = dict.fromkeys(_answer(answer, where) for answer in answers)
             yield f"{name}/{i}", entry["passage"], pair["question"], tuple(accepted)
 
@@ -159,34 +195,33 @@ def _copied(paths: list[Path]) -> Iterator[_Row]:
                 f"{where}: 'answers_spans' does not say which spans make one answer",
                 f"take drop_dataset_dev.json, or {COPIES[1]} from the hub",
             )
-        if not all(isinstance(row.get(key), str) for key in ("section_id", "passage", "question")):
-            raise UserError(f"{where}: no texts 'section_id', 'passage' and 'question'")
-        columns = row.get("validated_answers") or {}
-        try:
-            parts = zip(*(columns.get(key, []) for key in ("number", "date", "spans")), strict=True)
-            validated = [{"number": number, "date": date, "spans": spans} for number, date, spans in parts]
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UserError(f"{where}: 'validated_answers' has no columns 'number', 'date' and 'spans'") from error
-        accepted = dict.fromkeys(_answer(answer, where) for answer in (row.get("answer"), *validated))
-        i = asked[row["section_id"]] = asked.get(row["section_id"], -1) + 1
-        yield f"{row['section_id']}/{i}", row["passage"], row["question"], tuple(accepted)
+        found = HUB.check_row(where, row)
+        columns = found.get("validated_answers") or {"number": [], "date": [], "spans": []}
+        if len({len(column) for column in (columns["number"], columns["date"], columns["spans"])}) != 1:
+            raise UserError(f"{where}: the columns of 'validated_answers' have different lengths")
+        rows = zip(columns["number"], columns["date"], columns["spans"], strict=True)
+        answers = [found["answer"], *(_Answer(number=number, date=date, spans=spans) for number, date, spans in rows)]
+        accepted = dict.fromkeys(_answer(answer, where) for answer in answers)
+        i = asked[found["section_id"]] = asked.get(found["section_id"], -1) + 1
+        yield f"{found['section_id']}/{i}", found["passage"], found["question"], tuple(accepted)
 
 
-def _answer(answer: Any, where: str) -> str:
+def _answer(answer: _Answer, where: str) -> str:
     """An annotator's answer: the number, else the spans, else the date."""
-    try:
-        if answer.get("number") not in (None, ""):
-            return str(answer["number"])
-        if answer.get("spans"):
-            return BETWEEN_SPANS.join(" ".join(span.split("\n")) for span in answer["spans"])
-        return " ".join(answer["date"].get(part, "") for part in ("day", "month", "year")).strip()
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: an answer is not an object of 'number', 'spans' and 'date'") from error
+    number, spans, date = answer.get("number"), answer.get("spans"), answer.get("date")
+    if number not in (None, ""):
+        return str(number)
+    if spans:
+        return BETWEEN_SPANS.join(" ".join(span.split("\n")) for span in spans)
+    if date is None:
+        raise UserError(f"{where}: an answer has neither 'number' nor 'spans' nor 'date'")
+    return " ".join(date.get(part) or "" for part in ("day", "month", "year")).strip()
 
 
 def _flat(path: Path) -> Iterator[_Row]:
-    for line, row in read_jsonl(path, "context", "ref_text"):
-        match = FLAT.fullmatch(str(row["context"]))
-        if match is None or not isinstance(row["ref_text"], str):
-            raise UserError(f"{path}, line {line}: not a passage, a question and 'Answer:' with their accepted answers")
-        yield str(line), match[1], match[2], tuple(dict.fromkeys(row["ref_text"].split("|")))
+    for line, row in read_jsonl(path):
+        found = FLAT_ROW.check_row(f"{path}, line {line}", row)
+        match = FLAT.fullmatch(found["context"])
+        if match is None:
+            raise UserError(f"{path}, line {line}: 'context' is not a passage, a question and 'Answer:'")
+        yield str(line), match[1], match[2], tuple(dict.fromkeys(found["ref_text"].split("|")))

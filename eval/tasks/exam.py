@@ -13,6 +13,7 @@ from eval.data.readers import read_jsonl
 from eval.tasks.base import ExactMatch, Loaded, LoadOptions, letter_doc, loaded
 from eval.tasks.challenge import challenge_doc, challenge_text
 from orin_runner.errors import UserError
+from orin_runner.model.chat_template import Message
 
 FILE = Path(__file__).parent.parent / "data" / "exam.jsonl"
 
@@ -32,10 +33,10 @@ class Exam(ExactMatch):
         if options.shots:
             raise UserError("the exam has no worked examples", "leave --shots out")
         docs = []
-        for line, row in read_jsonl(FILE, "id", "form", "prompt", "answer"):
+        for _, row in read_jsonl(FILE):
             if row["form"] == "text":
-                message = [{"role": "user", "content": row["prompt"]}]
-                docs.append(challenge_doc(row["id"], "text", message, row["answer"], f"{FILE}, line {line}"))
+                message: list[Message] = [{"role": "user", "content": row["prompt"]}]
+                docs.append(challenge_doc(row["id"], "text", message, row["answer"]))
             else:
                 docs.append(letter_doc(row["id"], "letters", row["prompt"], row["answer"]))
         return loaded(docs, None, options)

@@ -26,12 +26,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from eval.data.hub_copy import published_or_copied, split_folders
 from eval.data.readers import read_hub, read_rows
 from eval.tasks.base import Loaded, LoadOptions, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract
 from orin_runner.errors import UserError
+from orin_runner.schema import Schema
 
 FOLDERS = ("gsm8k", "grade-school-math/grade_school_math/data", "gsm8k/grade_school_math/data")
 HUB = ("openai/gsm8k", "e53f048856ff4f594e959d75785d2c2d37b678ee")
@@ -40,6 +43,14 @@ STRICT = re.compile(r"#### (-?[0-9.,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 HARNESS_SEED = 1234
 """lm-evaluation-harness's ``fewshot_random_seed``."""
+
+
+class _Row(TypedDict):
+    question: str
+    answer: str
+
+
+ROW = Schema(_Row)
 
 
 def cleaned(answer: str) -> str:
@@ -98,13 +109,10 @@ class GSM8K:
 def _rows(options: LoadOptions, split: str) -> list[tuple[str, str]]:
     rows = []
     for where, row in _placed(options, split):
-        for key in ("question", "answer"):
-            if key not in row:
-                raise UserError(f"{where}: no {key!r}")
-        question, answer = row["question"], row["answer"]
-        if not isinstance(question, str) or not isinstance(answer, str) or "#### " not in answer:
-            raise UserError(f"{where}: not a question and an answer with '#### '")
-        rows.append((question, answer))
+        found = ROW.check_row(where, row)
+        if "#### " not in found["answer"]:
+            raise UserError(f"{where}: 'answer' has no '#### '")
+        rows.append((found["question"], found["answer"]))
     return rows
 
 

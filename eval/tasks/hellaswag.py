@@ -18,9 +18,30 @@ from __future__ import annotations
 
 import re
 
-from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text, texts
+from typing_extensions import TypedDict
+
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number
+from orin_runner.schema import Schema
 
 BRACKETS = re.compile(r"\[.*?\]")
+
+
+class _Scene(TypedDict):
+    activity_label: str
+    endings: list[str]
+    label: int | str
+
+
+class _Published(_Scene):
+    ctx_a: str
+    ctx_b: str
+
+
+class _Cleaned(_Scene):
+    ctx: str
+
+
+PUBLISHED, CLEANED = Schema(_Published), Schema(_Cleaned)
 
 
 def cleaned(value: str) -> str:
@@ -49,9 +70,9 @@ class HellaSwag(MultipleChoice):
     cue = ""
 
     def item(self, row: Row) -> Item:
-        endings, right = texts(row, "endings"), (number(row, "label"),)
-        activity = text(row, "activity_label")
         if "ctx_a" not in row and "ctx_b" not in row:
-            return Item(f"{activity}: {text(row, 'ctx')}", endings, right)
-        context = f"{text(row, 'ctx_a')} {text(row, 'ctx_b').capitalize()}"
-        return Item(cleaned(f"{activity}: {context}"), tuple(cleaned(ending) for ending in endings), right)
+            copy = CLEANED.check(row)
+            return Item(f"{copy['activity_label']}: {copy['ctx']}", tuple(copy["endings"]), (number(copy["label"]),))
+        found = PUBLISHED.check(row)
+        scene = f"{found['activity_label']}: {found['ctx_a']} {found['ctx_b'].capitalize()}"
+        return Item(cleaned(scene), tuple(map(cleaned, found["endings"])), (number(found["label"]),))

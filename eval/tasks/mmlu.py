@@ -24,12 +24,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from eval.data.hub_copy import published_or_copied, split_folders
 from eval.data.readers import read_csv, read_hub, read_rows
 from eval.tasks.base import LETTERS, ExactMatch, Loaded, LoadOptions, letter_doc, loaded, shots_of
 from orin_runner.errors import UserError
+from orin_runner.schema import Schema, shown
 
 FOLDERS = ("mmlu", "mmlu/data", "data")
 COPIES = ("mmlu", "cais/mmlu")
@@ -59,6 +62,13 @@ class _Row:
         return "\n".join([self.question.strip(), *lines, "Answer:"])
 
 
+class _HubRow(TypedDict):
+    question: str
+    choices: list[str]
+    answer: Literal[0, 1, 2, 3]
+
+
+HUB_ROW = Schema(_HubRow)
 _Placed = tuple[str, dict[str, Any]]  # where a row stands, and the row
 
 
@@ -113,14 +123,12 @@ def _rows(options: LoadOptions, subject: str, split: str, read: dict[Path, list[
 def _published(path: Path) -> Iterator[_Row]:
     for line, (question, *choices, answer) in read_csv(path, 6):
         if answer not in LETTERS:
-            raise UserError(f"{path}, line {line}: the answer is {answer!r}, not one of A, B, C, D")
+            raise UserError(f"{path}, line {line}: the answer is {shown(answer)}, not one of A, B, C, D")
         yield _Row(question, tuple(choices), answer)
 
 
 def _hub_row(row: dict[str, Any], where: str) -> _Row:
-    question, choices, answer = (row.get(key) for key in ("question", "choices", "answer"))
-    if not isinstance(question, str) or not isinstance(choices, list) or len(choices) != len(LETTERS):
-        raise UserError(f"{where}: not a 'question' with four 'choices'")
-    if not isinstance(answer, int) or answer not in range(len(LETTERS)):
-        raise UserError(f"{where}: the answer is {answer!r}, not one of 0, 1, 2, 3")
-    return _Row(question, tuple(choices), LETTERS[answer])
+    found = HUB_ROW.check_row(where, row)
+    if len(found["choices"]) != len(LETTERS):
+        raise UserError(f"{where}: {len(found['choices'])} choices instead of {len(LETTERS)}")
+    return _Row(found["question"], tuple(found["choices"]), LETTERS[found["answer"]])

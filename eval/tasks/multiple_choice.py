@@ -16,11 +16,14 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from eval.data.hub_copy import published_or_copied, split_files, split_folders
 from eval.data.readers import find_file, first_file, read_hub, read_labels, read_rows
 from eval.tasks.base import ExactMatch, Loaded, LoadOptions, Scoring, loaded, shots_of
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
+from orin_runner.schema import Schema, shown
 
 Row = dict[str, Any]
 LABELS = {"label", "correct"}
@@ -109,7 +112,7 @@ class MultipleChoice(ExactMatch, ABC):
         """A row of the published file or of the hub.
 
         Raises:
-            KeyError, ValueError: it is malformed.
+            ValueError: it is malformed.
         """
 
     def load(self, options: LoadOptions) -> Loaded:
@@ -160,10 +163,10 @@ class MultipleChoice(ExactMatch, ABC):
         for where, row in self._rows(options, files, split):
             try:
                 item = self.item(row)
-            except KeyError as error:
-                raise UserError(f"{where}: no {error}") from error
             except ValueError as error:
                 raise UserError(f"{where}: {error}") from error
+            if len(item.choices) < 2:
+                raise UserError(f"{where}: {len(item.choices)} choices leave nothing to choose")
             if not all(0 <= i < len(item.choices) for i in item.right) or not item.right:
                 raise UserError(f"{where}: the right answer is not one of the {len(item.choices)} choices")
             yield item
@@ -213,40 +216,52 @@ def _numbers(item: Item) -> tuple[str, ...]:
     return tuple(str(i) for i in range(1, len(item.choices) + 1))
 
 
-def text(row: Row, key: str) -> str:
-    """A text of a row.
+def number(label: int | str) -> int:
+    """A label that is a whole number, written as a number or as text.
 
     Raises:
-        KeyError, ValueError: there is none.
-    """
-    value = row[key]
-    if not isinstance(value, str):
-        raise ValueError(f"{key!r} is not a text")
-    return value
-
-
-def number(row: Row, key: str) -> int:
-    """A whole number of a row, written as a number, as text, or as a truth value.
-
-    Raises:
-        KeyError, ValueError: there is none.
+        ValueError: it is none.
     """
     try:
-        return int(row[key])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{key!r} is {row[key]!r}, not a number") from error
+        return int(label)
+    except ValueError as error:
+        raise ValueError(f"the label is {shown(label)}, not a number") from error
 
 
-def texts(row: Row, key: str) -> tuple[str, ...]:
-    """A list of texts of a row.
+class _Choice(TypedDict):
+    text: str
+    label: str
 
-    Raises:
-        KeyError, ValueError: there is none.
-    """
-    values = row[key]
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{key!r} is not a list of texts")
-    return tuple(values)
+
+class _Columns(TypedDict):
+    text: list[str]
+    label: list[str]
+
+
+class _Stem(TypedDict):
+    choices: list[_Choice] | _Columns
+
+
+class _StemOfFiles(_Stem):
+    stem: str
+
+
+class _RowOfFiles(TypedDict):
+    question: _StemOfFiles
+    answerKey: str
+
+
+class _RowOfHub(_Stem):
+    question: str
+    answerKey: str
+
+
+class _RowOfOpenBookQA(_Stem):
+    question_stem: str
+    answerKey: str
+
+
+OF_FILES, OF_HUB, OF_OPENBOOKQA = Schema(_RowOfFiles), Schema(_RowOfHub), Schema(_RowOfOpenBookQA)
 
 
 def labelled(row: Row) -> tuple[str, tuple[str, ...], int]:
@@ -256,19 +271,23 @@ def labelled(row: Row) -> tuple[str, tuple[str, ...], int]:
     ``question`` or ``question_stem`` and the choices by column.
 
     Raises:
-        KeyError, ValueError: the row has another form.
+        ValueError: the row has another form.
     """
-    question = row.get("question")
-    inner = question if isinstance(question, dict) else row
-    stem = text(inner, next((key for key in ("stem", "question_stem") if key in inner), "question"))
-    listed = inner["choices"]
-    if isinstance(listed, dict):
-        choices, labels = texts(listed, "text"), list(texts(listed, "label"))
-    elif isinstance(listed, list) and all(isinstance(choice, dict) for choice in listed):
-        choices, labels = tuple(text(c, "text") for c in listed), [text(c, "label") for c in listed]
+    if isinstance(row.get("question"), dict):
+        published = OF_FILES.check(row)
+        stem, listed, answer = published["question"]["stem"], published["question"]["choices"], published["answerKey"]
+    elif "question_stem" in row:
+        other = OF_OPENBOOKQA.check(row)
+        stem, listed, answer = other["question_stem"], other["choices"], other["answerKey"]
     else:
-        raise ValueError("'choices' is neither a list of objects nor an object of lists")
-    answer = text(row, "answerKey").strip()
-    if answer not in labels:
-        raise ValueError(f"the answer is {answer!r}, not one of {', '.join(labels)}")
-    return stem, choices, labels.index(answer)
+        hub = OF_HUB.check(row)
+        stem, listed, answer = hub["question"], hub["choices"], hub["answerKey"]
+    if isinstance(listed, list):
+        choices, labels = [choice["text"] for choice in listed], [choice["label"] for choice in listed]
+    else:
+        choices, labels = listed["text"], listed["label"]
+    if len(choices) != len(labels) or len(set(labels)) != len(labels):
+        raise ValueError(f"{len(choices)} choices have {len(set(labels))} different labels")
+    if answer.strip() not in labels:
+        raise ValueError(f"the answer is {shown(answer.strip())}, not one of {shown(labels)}")
+    return stem, tuple(choices), labels.index(answer.strip())

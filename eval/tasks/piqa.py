@@ -12,7 +12,20 @@ White space is lm-evaluation-harness's (0.4.13, ``piqa``): goal and solutions ve
 
 from __future__ import annotations
 
-from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
+from typing_extensions import TypedDict
+
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number
+from orin_runner.schema import Schema
+
+
+class _Row(TypedDict):
+    goal: str
+    sol1: str
+    sol2: str
+    label: int | str
+
+
+ROW = Schema(_Row)
 
 
 class PIQA(MultipleChoice):
@@ -29,4 +42,5 @@ class PIQA(MultipleChoice):
     labels_apart = True
 
     def item(self, row: Row) -> Item:
-        return Item(f"Question: {text(row, 'goal')}", (text(row, "sol1"), text(row, "sol2")), (number(row, "label"),))
+        found = ROW.check(row)
+        return Item(f"Question: {found['goal']}", (found["sol1"], found["sol2"]), (number(found["label"]),))

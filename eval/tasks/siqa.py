@@ -14,9 +14,33 @@ answer, all of them verbatim.
 
 from __future__ import annotations
 
-from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number
+from orin_runner.schema import Schema
 
 LETTERS = ("A", "B", "C")
+
+
+class _Row(TypedDict):
+    context: str
+    question: str
+    answerA: str
+    answerB: str
+    answerC: str
+
+
+class _Published(_Row):
+    label: int | str
+
+
+class _Older(_Row):
+    correct: Literal["A", "B", "C"]
+
+
+PUBLISHED, OLDER = Schema(_Published), Schema(_Older)
 
 
 class SocialIQa(MultipleChoice):
@@ -47,11 +71,12 @@ class SocialIQa(MultipleChoice):
     labels_apart = True
 
     def item(self, row: Row) -> Item:
-        answers = tuple(text(row, f"answer{letter}") for letter in LETTERS)
-        if "correct" not in row:
-            right = number(row, "label") - 1
-        elif row["correct"] in LETTERS:
-            right = LETTERS.index(row["correct"])
+        found: _Row
+        if "correct" in row:
+            found = older = OLDER.check(row)
+            right = LETTERS.index(older["correct"])
         else:
-            raise ValueError(f"'correct' is {row['correct']!r}, not one of A, B, C")
-        return Item(f"Q: {text(row, 'context')} {text(row, 'question')}", answers, (right,))
+            found = published = PUBLISHED.check(row)
+            right = number(published["label"]) - 1
+        answers = (found["answerA"], found["answerB"], found["answerC"])
+        return Item(f"Q: {found['context']} {found['question']}", answers, (right,))

@@ -14,14 +14,28 @@ verbatim, the part after it stripped and behind one space.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
+
+from typing_extensions import TypedDict
 
 from eval.tasks.base import Loaded, LoadOptions, Scoring
 from eval.tasks.doc import Doc
-from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number, text
+from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row
 from orin_runner.errors import UserError
+from orin_runner.schema import Schema
 
 BLANK = "_"
 SIZES = ("xl", "l", "m", "s", "xs")
+
+
+class _Row(TypedDict):
+    sentence: str
+    option1: str
+    option2: str
+    answer: Literal["1", "2", 1, 2]
+
+
+ROW = Schema(_Row)
 
 
 class WinoGrande(MultipleChoice):
@@ -46,12 +60,10 @@ class WinoGrande(MultipleChoice):
         return super().load(options)
 
     def item(self, row: Row) -> Item:
-        sentence = text(row, "sentence")
-        if BLANK not in sentence:
+        found = ROW.check(row)
+        if BLANK not in found["sentence"]:
             raise ValueError(f"'sentence' has no {BLANK!r}")
-        if str(row["answer"]) not in {"1", "2"}:
-            raise ValueError(f"the answer is {row['answer']!r}, not '1' or '2'")
-        return Item(sentence, (text(row, "option1"), text(row, "option2")), (number(row, "answer") - 1,))
+        return Item(found["sentence"], (found["option1"], found["option2"]), (int(found["answer"]) - 1,))
 
     def example(self, item: Item, scoring: Scoring) -> str:  # noqa: ARG002 - there is one way only
         before, _, after = item.head.partition(BLANK)

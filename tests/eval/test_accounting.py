@@ -14,12 +14,13 @@ import pytest
 
 from eval.encoding import Question
 from eval.evaluate import Prepared, evaluate
-from eval.runs.run import Run, RunWriter
+from eval.runs.run import Run
+from eval.runs.writer import RunWriter
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task
 from orin_runner.process_clock import process_started
-from orin_runner.requests import Request, Result, Scored, ScoreRequest, Unfit
-from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
+from orin_runner.requests import Failed, Request, Result, Scored, ScoreRequest
+from orin_runner.runner import Noise, OnProgress, Progress, RunStats, no_progress
 
 SECONDS = 0.03
 """What each answer takes."""
@@ -37,8 +38,9 @@ class Slow:
 
     def run(
         self, requests: Sequence[Request], on_progress: OnProgress = no_progress
-    ) -> Iterator[tuple[int, Result | Unfit]]:
-        self.stats = RunStats(near_tie=3 * self._noise, noise=self._noise, unique=10 * len(requests))
+    ) -> Iterator[tuple[int, Result | Failed]]:
+        noise, n = Noise(1, self._noise, self._noise, 3 * self._noise), len(requests)  # prompts of a token each
+        self.stats = RunStats(score_noise=noise, sent=n, unique=n)
         for i, request in enumerate(requests):
             if i == self._stops:
                 raise KeyboardInterrupt
@@ -46,7 +48,7 @@ class Slow:
             lead = 0.1 * int(request.prompt[0])
             yield i, Scored((np.array([-1.0]), np.array([-1.0 - lead])), (True, False))
             stats = self.stats
-            stats.computed, stats.sent, stats.checked = stats.computed + 10, stats.sent + 20, stats.checked + 1
+            stats.computed, stats.checked = stats.computed + 10, stats.checked + 1
             stats.clocks["prefill"] = stats.clocks.get("prefill", 0.0) + SECONDS
             on_progress(Progress(stats.computed, stats.unique, stats.sent))
 
@@ -74,7 +76,7 @@ def test_an_interrupted_run_says_what_passed(tmp_path: Path) -> None:
     section = part(tmp_path, Slow(0.1, stops_before=4))
     passed = time.perf_counter() - before
     assert (section["items"], section["unanswered"]) == (4, 6)
-    assert section["tokens"] == {"sent": 80, "unique": 100, "computed": 40, "checked": 4}
+    assert section["tokens"] == {"sent": 4, "unique": 4, "computed": 40, "checked": 4}, "six are asked again"
     assert 4 * SECONDS <= section["clocks"]["inference"] <= passed
     assert section["items_per_s"] == pytest.approx(4 / (section["clocks"]["inference"] + 0.25), rel=1e-3)
     assert section["clocks"]["challenge 2024"] == pytest.approx(section["clocks"]["inference"] + 0.75, abs=1e-3)
@@ -87,11 +89,13 @@ def test_a_resumed_run_says_what_all_its_parts_took(tmp_path: Path) -> None:
     section = part(tmp_path, Slow(0.02), resume=True)
     assert (section["items"], section["resumed"], section["without_record"]) == (10, 7, 0)
     assert section["tokens"]["computed"] == 100
-    assert section["tokens"]["sent"] == 200
+    assert (section["tokens"]["sent"], section["tokens"]["unique"]) == (10, 10), "as if all had been asked once"
     assert section["tokens"]["checked"] == 10
-    assert section["noise"] == 0.11, "the largest of all parts"
-    assert section["near_tie"] == pytest.approx(0.33)
-    assert section["near_ties"] == 4, "leads of 0, 0.1, 0.2 and 0.3"
+    noise = section["noise"]["scores"]
+    assert (noise["compared"], noise["largest"]) == (3, 0.11), "of all parts"
+    assert noise["rms"] == pytest.approx(((0.11**2 + 0.04**2 + 0.02**2) / 3) ** 0.5)
+    assert noise["near_tie"] == pytest.approx(0.33)
+    assert section["near_ties"] == 5, "leads of 0 to 0.4: two choices of one token move by 0.33 times the root of 2"
     assert section["clocks"]["inference"] > seconds[1] > seconds[0]
     assert section["clocks"]["inference"] >= 10 * SECONDS
     assert section["clocks"]["data"] == pytest.approx(1.5), "read three times"
@@ -103,7 +107,7 @@ def test_a_part_that_was_killed_has_left_what_it_took(tmp_path: Path) -> None:
     part(tmp_path / "killed", Slow(0.1, stops_before=4))
     (tmp_path / "killed" / "report.json").unlink()
     section = part(tmp_path / "killed", Slow(0.0), resume=True)
-    assert (section["tokens"]["computed"], section["near_ties"], section["without_record"]) == (100, 3, 0)
+    assert (section["tokens"]["computed"], section["near_ties"], section["without_record"]) == (100, 5, 0)
     part(tmp_path / "old", Slow(0.1, stops_before=4))
     (tmp_path / "old" / "parts.json").unlink()
     section = part(tmp_path / "old", Slow(0.0), resume=True)
@@ -117,8 +121,8 @@ class NoMemory(Slow):
 
     def run(
         self, requests: Sequence[Request], on_progress: OnProgress = no_progress
-    ) -> Iterator[tuple[int, Result | Unfit]]:
-        yield 0, Unfit("needs 9 tokens of context, memory now allows 8")
+    ) -> Iterator[tuple[int, Result | Failed]]:
+        yield 0, Failed("needs 9 tokens of context, memory now allows 8")
         for i, result in super().run(requests[1:], on_progress):
             yield i + 1, result
 
@@ -137,12 +141,14 @@ def test_what_memory_denied_is_asked_again_and_was_not_answered_before(tmp_path:
 
 
 def test_two_workers_cost_what_both_cost() -> None:
-    """Sums, and the larger noise."""
-    one = RunStats(computed=5, checked=2, noise=0.3, near_tie=0.9, clocks={"prefill": 1.0, "plan": 0.5})
-    other = RunStats(computed=7, checked=1, noise=0.1, near_tie=0.3, clocks={"prefill": 2.0})
+    """Sums, and both samples of the noise as one."""
+    one = RunStats(computed=5, checked=2, score_noise=Noise(3, 0.2, 0.3, 0.9), clocks={"prefill": 1.0, "plan": 0.5})
+    other = RunStats(computed=7, checked=1, score_noise=Noise(1, 0.4, 0.4, 0.5), clocks={"prefill": 2.0})
     one.device.tokens, other.device.idle_s = 5, 0.25
     both = one.together(other)
-    assert (both.computed, both.checked, both.noise, both.near_tie) == (12, 3, 0.3, 0.9)
+    assert (both.computed, both.checked, both.text_noise) == (12, 3, Noise())
+    noise = both.score_noise
+    assert (noise.n, noise.rms, noise.largest, noise.near_tie) == (4, pytest.approx(0.07**0.5), 0.4, 0.9)
     assert both.clocks == {"prefill": 3.0, "plan": 0.5}
     assert (both.device.tokens, both.device.idle_s) == (5, 0.25)
 

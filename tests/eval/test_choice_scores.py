@@ -17,7 +17,7 @@ from eval.tasks.base import LoadOptions, in_chat
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task
 from orin_runner.errors import UserError
-from orin_runner.model.tokenizer import Message
+from orin_runner.model.chat_template import Message
 from orin_runner.requests import Scored, ScoreRequest, Tokens
 from tests.support.choice_rows import GOLDEN, choice_doc, jsonl, write
 
@@ -26,13 +26,14 @@ class Words:
     """Tokens are words with the spaces in front of them; spaces at the end are a token of their own."""
 
     stop = frozenset({0})
+    prefix = 0
     has_chat_template = True
 
     def __init__(self) -> None:
         self.words: list[str] = ["<s>"]
 
-    def chat(self, messages: Sequence[Message]) -> str:
-        return f"<s> user: {messages[0]['content']} bot:"
+    def chats(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        return [f"<s> user: {messages[0]['content']} bot:" for messages in conversations]
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[Tokens]:
         return [np.array([0] * special + [self._id(w) for w in re.findall(r" *[^ ]+| +$", t)], np.int32) for t in texts]

@@ -14,25 +14,32 @@ import pytest
 
 from eval.diff import CAUSES, diff, diff_all
 from eval.intervals import mean_interval, paired_interval, paired_test
-from eval.report.section import metrics_table
+from eval.report.section import metrics_table, task_report
 from eval.runs.prediction import Prediction
-from eval.runs.run import Run, RunWriter
+from eval.runs.run import Run
+from eval.runs.writer import RunWriter
 from eval.tasks.registry import TASKS
 from orin_runner.cli.diff import print_diff
 from orin_runner.cli.main import main
 from orin_runner.errors import UserError
-from tests.support.predictions import prediction, write
+from tests.support.predictions import NO_TOKENS, noise, prediction, write
 
 
 def made(
     directory: Path, items: list[Prediction], near_tie: float | None = None, settings: Any = None, **model: Any
 ) -> Run:
-    """A run of ``items``, all of one near-tie threshold."""
+    """A run of ``items``; rounding moves a margin of scale 1 by ``near_tie``."""
     header = {"engine": "made", "settings": settings or {}, "model": {"checkpoint_sha256": "c", **model}}
     with RunWriter(directory, header) as writer:
         for item in items:
             writer.write(item)
-        sections = {item.task: {} if near_tie is None else {"near_tie": near_tie} for item in items}
+        sections = {
+            task: {
+                **task_report([item for item in items if item.task == task], NO_TOKENS, {}),
+                "noise": noise(near_tie),
+            }
+            for task in dict.fromkeys(item.task for item in items)
+        }
         writer.report({"tasks": sections})
     return Run.open(directory)
 
@@ -55,9 +62,11 @@ ON = {"window": 200, "window_honoured": True}
         ("token_ids", {"tokens_sha256": "1", "n_tokens": 201, "margin": 0.1}, {}, (OFF, ON)),
         ("window", {"n_tokens": 201, "margin": 0.1}, {}, (OFF, ON)),
         ("window", {"n_tokens": 201}, {}, (ON, OFF)),
-        ("near_tie", {"n_tokens": 200, "margin": 0.1}, {}, (OFF, ON)),
-        ("near_tie", {"n_tokens": 200}, {"margin": 0.1}, (OFF, ON)),
-        ("near_tie", {"n_tokens": 201, "margin": 0.1}, {}, (ON, ON)),
+        ("near_tie", {"n_tokens": 200, "margin": 0.1}, {"margin": 0.39}, (OFF, ON)),
+        ("near_tie", {"n_tokens": 200, "margin": 0.39}, {"margin": 0.1}, (OFF, ON)),
+        ("near_tie", {"n_tokens": 201, "margin": 0.1}, {"margin": 0.1}, (ON, ON)),
+        ("near_tie", {"margin": 0.4, "margin_scale": 2.0}, {"margin": 0.5}, (ON, ON)),
+        ("unexplained", {"margin": 0.1}, {}, (ON, ON)),
         ("unexplained", {"n_tokens": 201}, {}, (ON, ON)),
         ("unexplained", {"n_tokens": 201}, {}, (OFF, OFF)),
         ("unexplained", {"n_tokens": 201}, {}, ({"window": 200}, ON)),
@@ -80,11 +89,11 @@ def test_the_first_cause_that_fits(
 
 
 def test_no_near_tie_where_none_was_measured(tmp_path: Path) -> None:
-    """Two references: a small margin proves nothing by itself. The larger threshold of two runs counts."""
+    """Two references: a small margin proves nothing by itself. The noise of both runs counts."""
     items = [prediction(0, "B", margin=1e-6)], [prediction(0)]
     unknown = diff(made(tmp_path / "a", items[0]), made(tmp_path / "b", items[1]))["tasks"]["mmlu"]
-    assert (unknown["near_tie"], unknown["causes"]["unexplained"]) == (None, 1)
-    runs = made(tmp_path / "c", items[0], 1e-7), made(tmp_path / "d", items[1], 1e-3)
+    assert (unknown["noise"], unknown["flips"][0]["near_tie"], unknown["causes"]["unexplained"]) == (False, None, 1)
+    runs = made(tmp_path / "c", items[0], 1e-7), made(tmp_path / "d", items[1], 0.6)
     assert diff(*runs)["tasks"]["mmlu"]["causes"]["near_tie"] == 1
 
 
@@ -390,12 +399,15 @@ def test_the_answer_crosses_the_window_too(tmp_path: Path, crosses: str) -> None
     assert {flip["id"]: flip["n_context"] for flip in found["flips"]} == {"x/0": 200, "x/1": 201, "x/2": 199}
 
 
-@pytest.mark.parametrize("known", [(1e-3, 1e-7), (1e-7, 1e-3), (1e-3, None), (None, 1e-3)])
-def test_the_larger_near_tie_of_both_sides_counts(tmp_path: Path, known: tuple[float | None, float | None]) -> None:
-    """Either run's noise may have turned the item, whoever's it is."""
-    run = made(tmp_path / "run", [prediction(0, "B", margin=1e-6)], known[0])
-    found = diff(run, made(tmp_path / "reference", [prediction(0)], known[1]))["tasks"]["mmlu"]
-    assert (found["near_tie"], found["causes"]["near_tie"]) == (1e-3, 1)
+@pytest.mark.parametrize("known", [(0.3, 0.1), (0.1, 0.3), (0.2, None), (None, 0.2)])
+def test_the_noise_of_both_sides_counts(tmp_path: Path, known: tuple[float | None, float | None]) -> None:
+    """Rounding of 0.4 in all turns leads that are less together; a run that measured none has the other's noise."""
+    for margin, cause in ((0.19, "near_tie"), (0.21, "unexplained")):
+        sides = [prediction(0, answer, margin=margin) for answer in ("B", "A")]
+        runs = [made(tmp_path / f"{margin} {i}", [side], known[i]) for i, side in enumerate(sides)]
+        found = diff(*runs)["tasks"]["mmlu"]
+        assert found["flips"][0]["near_tie"] == pytest.approx(0.4)
+        assert found["causes"][cause] == 1
 
 
 def references(folder: Path, dtype: str = "float32") -> tuple[Run, Run]:
@@ -444,10 +456,10 @@ def test_json_holds_all_a_person_sees(tmp_path: Path, capsys: pytest.CaptureFixt
     seen = capsys.readouterr().out
     low, high = (100 * x for x in paired_interval(6, 4, 0, 0))
     assert f"{low:+.2f} to {high:+.2f}" in seen
-    assert "a near tie is a margin below 0.2 in either run" in seen
+    assert "a near tie is where both margins together are less than the noise" in seen
     assert "the window's share of the drop is +30.00 points, the numerics' +10.00" in seen
-    assert "x/9: 'B', reference 'A', right 'A', margin 0.1: window" in seen
-    assert "drop of average accuracy: +40.00 points; the same checkpoint; 0 values altered" in seen
+    assert "x/9: 'B', reference 'A', right 'A', margin 0.1, there 0.5, noise of both 0.4: window" in seen
+    assert "+40.00 points; the same checkpoint (proof: from the header only); 0 values altered" in seen
     # Of four flips none within 200 tokens; p = 2 / 16.
     expected = "4 4 0 McNemar exact 0.125 0 0 4 0 0".split()
     (counts,) = [line for line in seen.splitlines() if line.split()[-11:] == expected]

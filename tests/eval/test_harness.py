@@ -30,9 +30,10 @@ from eval.tasks.registry import get_task
 from orin_runner.cli.launch import start
 from orin_runner.console import Notes
 from orin_runner.errors import UserError
+from orin_runner.model.chat_template import ChatTemplate
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.tokenizer import Tokenizer, _compile
-from orin_runner.requests import Unfit
+from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.requests import Failed
 from tests.support.checkpoints import llama
 from tests.support.commands import orin_run
 from tests.support.harness import asked, local_config, local_task
@@ -82,7 +83,7 @@ def predictions(gguf: GGUFFile, task: str, docs: Sequence[Doc]) -> list[Predicti
     found: dict[int, Prediction] = {}
     with start(Notes(), gguf, requests, None) as runner:
         for i, result in runner.run(requests):
-            assert not isinstance(result, Unfit)
+            assert not isinstance(result, Failed)
             found[i] = predict(get_task(task), questions[i], result, tokenizer)
     return [found[i] for i in range(len(docs))]
 
@@ -237,7 +238,7 @@ def test_a_template_without_system_messages_gets_none(
         "{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
     )
     monkeypatch.setattr(theirs.tokenizer, "chat_template", template)
-    monkeypatch.setattr(ours._tokenizer, "_template", _compile(template))
+    monkeypatch.setattr(ours._tokenizer, "_template", ChatTemplate(template, {}, "tiny.gguf"))
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
     monkeypatch.setattr(logging.getLogger("lm_eval"), "propagate", True)
     assert ours.apply_chat_template(chat) == theirs.apply_chat_template(chat) == "[Who?]>"

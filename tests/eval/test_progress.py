@@ -15,13 +15,13 @@ from eval.evaluate import Prepared, evaluate
 from eval.predict import unanswered
 from eval.progress import Status
 from eval.runs.prediction import Prediction
-from eval.runs.run import RunWriter
+from eval.runs.writer import RunWriter
 from eval.tasks.base import Task
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
-from orin_runner.requests import GenerateRequest, Request, Result, Scored, ScoreRequest, Unfit
+from orin_runner.requests import Failed, GenerateRequest, Request, Result, Scored, ScoreRequest
 from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
 from tests.support.fake_llama import FakeContext
 
@@ -66,7 +66,7 @@ class Answering:
 
     def run(
         self, requests: Sequence[Request], on_progress: OnProgress = no_progress
-    ) -> Iterator[tuple[int, Result | Unfit]]:
+    ) -> Iterator[tuple[int, Result | Failed]]:
         for i, _ in enumerate(requests):
             yield i, Scored(tuple(np.array([x]) for x in (-2.0, -1.0, -3.0, -4.0, -5.0)), (False,) * 5)
             self.stats = RunStats(computed=10 * (i + 1), unique=20, sent=40)
@@ -82,9 +82,9 @@ class CheckingItself(Answering):
 
     def run(
         self, requests: Sequence[Request], on_progress: OnProgress = no_progress
-    ) -> Iterator[tuple[int, Result | Unfit]]:
+    ) -> Iterator[tuple[int, Result | Failed]]:
         yield from super().run(requests[:-1], on_progress)
-        yield len(requests) - 1, Unfit("needs 9 tokens of context, memory now allows 8")
+        yield len(requests) - 1, Failed("needs 9 tokens of context, memory now allows 8")
         raise KeyboardInterrupt
 
 
@@ -102,7 +102,8 @@ def test_ctrl_c_behind_the_last_answer_is_noticed(tmp_path: Path) -> None:
     with RunWriter(tmp_path, {"engine": "x", "time": "now"}) as writer:
         section = evaluate(prepared, NoText(), CheckingItself(), writer, {}, lambda _: None)  # type: ignore[arg-type]
     assert (section["items"], section["unanswered"], section["failed"]) == (3, 0, 1)
-    assert (section["tokens"]["unique"], section["tokens"]["computed"]) == (20, 20)
+    assert (section["tokens"]["sent"], section["tokens"]["unique"]) == (4, 2), "one prompt, twice"
+    assert section["tokens"]["computed"] == 20
     assert (section["split"], section["rows"]) == ("validation", 1221)
     assert "memory now allows 8" in (tmp_path / "predictions.jsonl").read_text()
 

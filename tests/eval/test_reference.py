@@ -15,11 +15,12 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.encoding import encode_docs
 from eval.evaluate import Prepared, prepare
-from eval.reference import Reference, evaluate_reference
-from eval.runs.run import RunWriter
+from eval.reference import HFEncoder, Reference, evaluate_reference
+from eval.runs.writer import RunWriter
 from eval.sent_tokens import distinct_tokens, sent_paths
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
+from orin_runner.errors import UserError
 from orin_runner.requests import Generated, GenerateRequest, Request, Result, ScoreRequest, Tokens
 from tests.support.choice_rows import choice_doc
 from tests.support.runs import run_gguf
@@ -272,3 +273,15 @@ def test_a_section_of_scores_sends_each_continuation(reference: Reference) -> No
     paths = [path for request, result in zip(requests, results, strict=True) for path in sent_paths(request, result)]
     assert (sum(map(len, paths)), distinct_tokens(paths)) == (sent, unique)
     assert reference.computed == sent > unique
+
+
+def test_a_template_without_an_end_is_refused(tiny: Path) -> None:
+    """transformers would render it for as long as it takes; the runner's limits hold for the reference, too."""
+    encoder = HFEncoder(tiny, frozenset())
+    chat = [{"role": "user", "content": "Who?"}]
+    assert encoder.chats([chat, chat]) == ["<|user|>\nWho?<|end|>\n<|assistant|>\n"] * 2
+    encoder._tokenizer.chat_template = (
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
+    )
+    with pytest.raises(UserError, match="takes more than 1 s for one conversation"):
+        encoder.chats([chat])

@@ -27,27 +27,7 @@ from tests.support import hub_rows
 from tests.support.choice_rows import GOLDEN, jsonl, listed, write
 from tests.support.harness_cases import DROP, GSM8K
 from tests.support.hub_rows import Row
-
-COT = "CANARY\n-----\nSay.\n\n" + "\n\n".join(
-    f"Q: Is {n} odd?\nA: Let's think step by step.\nIt is {n}. So the answer is yes." for n in (1, 3, 5)
-)
-MESSAGE = {"message": [{"role": "user", "content": "q\nchoices: ['é', 'b']\n"}], "answer": "é"}
-WRITTEN = {name: golden.files for name, golden in GOLDEN.items()} | {
-    "mmlu": {
-        f"mmlu/{split}/{subject}_{split}.csv": '"In 1, what?",w,x,"y ""z""",é,B\nAnd?,1,2,3,4,D\n'
-        for subject in SUBJECTS
-        for split in ("dev", "test")
-    },
-    "bbh": {f"bbh/cot-prompts/{name}.txt": COT for name in SUBTASKS}
-    | {
-        f"bbh/bbh/{name}.json": json.dumps({"canary": "c", "examples": [{"input": "Is 7 odd?", "target": "é"}]})
-        for name in SUBTASKS
-    },
-    "drop": {"drop/drop_dataset_dev.json": json.dumps(DROP)},
-    "gsm8k": {"gsm8k/test.jsonl": jsonl(*GSM8K[:3]), "gsm8k/train.jsonl": jsonl(*GSM8K[3:])},
-    "challenge": {"cechallenge2024/test_dataset.jsonl": jsonl(MESSAGE)},
-}
-SHOTS = {"mmlu": 2, "challenge": None}
+from tests.support.published import FILES, SHOTS
 
 
 def load(task: str, data: Path, shots: int | None = None) -> list[Doc]:
@@ -61,25 +41,25 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
 
 def test_every_public_task_has_its_published_files_here() -> None:
     """A task cannot be added without them; the direct form of BBH has the files of the other."""
-    assert set(WRITTEN) == set(TASKS) - {"exam", "bbh_direct"}
+    assert set(FILES) == set(TASKS) - {"exam", "bbh_direct"}
 
 
-@pytest.mark.parametrize("task", WRITTEN)
+@pytest.mark.parametrize("task", FILES)
 def test_windows_files_give_the_same_questions(task: str, tmp_path: Path) -> None:
     """A byte order mark, CRLF, and an empty last line, as editors and spreadsheets leave them."""
-    plain = load(task, write(tmp_path / "plain", WRITTEN[task]))
-    for name, text in WRITTEN[task].items():
+    plain = load(task, write(tmp_path / "plain", FILES[task]))
+    for name, text in FILES[task].items():
         path = tmp_path / "windows" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\xef\xbb\xbf" + f"{text}\n".replace("\n", "\r\n").encode())
     assert load(task, tmp_path / "windows") == plain
 
 
-@pytest.mark.parametrize("task", WRITTEN)
+@pytest.mark.parametrize("task", FILES)
 def test_gzipped_files_give_the_same_questions(task: str, tmp_path: Path) -> None:
     """Every published file may have .gz behind its name, label files and worked examples too."""
-    plain = load(task, write(tmp_path / "plain", WRITTEN[task]))
-    for name, text in WRITTEN[task].items():
+    plain = load(task, write(tmp_path / "plain", FILES[task]))
+    for name, text in FILES[task].items():
         path = tmp_path / "packed" / f"{name}.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(text.encode()))
@@ -110,16 +90,16 @@ def test_gzipped_files_give_the_same_questions(task: str, tmp_path: Path) -> Non
 )
 def test_archives_and_clones_as_they_unpack(task: str, old: str, new: str, tmp_path: Path) -> None:
     """Beside the other data sets or in the task's own folder."""
-    kept = load(task, write(tmp_path / "kept", WRITTEN[task]))
-    moved = {(new + name[len(old) :] if name.startswith(old) else name): text for name, text in WRITTEN[task].items()}
-    assert not set(moved) & {name for name in WRITTEN[task] if name.startswith(old)}
+    kept = load(task, write(tmp_path / "kept", FILES[task]))
+    moved = {(new + name[len(old) :] if name.startswith(old) else name): text for name, text in FILES[task].items()}
+    assert not set(moved) & {name for name in FILES[task] if name.startswith(old)}
     assert load(task, write(tmp_path / "unpacked", moved)) == kept
 
 
-@pytest.mark.parametrize("task", [task for task in WRITTEN if task != "challenge"])
+@pytest.mark.parametrize("task", [task for task in FILES if task != "challenge"])
 def test_data_may_name_the_tasks_own_folder(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published files or a copy of the hub's repository, also as the current folder."""
-    files = WRITTEN[task]
+    files = FILES[task]
     kept = load(task, write(tmp_path / "kept", files))
     own = tmp_path / "kept" / next(iter(files)).split("/")[0]
     assert load(task, own) == kept
@@ -166,13 +146,13 @@ def test_copies_of_the_hubs_repositories(task: str, name: str, convert: Callable
 
 def test_truthfulqa_and_generating_tasks_copied_from_the_hub(tmp_path: Path) -> None:
     """The same questions with the same names, targets and accepted answers."""
-    rows = [hub_rows.truthfulqa(row) for row in json.loads(WRITTEN["truthfulqa_mc2"]["truthfulqa/mc_task.json"])]
+    rows = [hub_rows.truthfulqa(row) for row in json.loads(FILES["truthfulqa_mc2"]["truthfulqa/mc_task.json"])]
     write_parquet(tmp_path / "truthful_qa" / "multiple_choice" / f"validation{ONE}", rows)
     write_parquet(tmp_path / "EleutherAI" / "drop" / "default" / "validation" / "0000.parquet", hub_rows.drop(DROP))
     for split, rows in (("test", GSM8K[:3]), ("train", GSM8K[3:])):
         write_parquet(tmp_path / "gsm8k" / "main" / f"{split}{ONE}", rows)
     for task in ("truthfulqa_mc2", "drop", "gsm8k"):
-        assert load(task, tmp_path) == load(task, write(tmp_path / "kept", WRITTEN[task]))
+        assert load(task, tmp_path) == load(task, write(tmp_path / "kept", FILES[task]))
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["a folder per subject", "all"])
@@ -190,10 +170,10 @@ def test_mmlu_copied_from_the_hub(together: bool, tmp_path: Path) -> None:
         if together:
             every = [{**row, "subject": subject} for row in rows for subject in SUBJECTS]
             write_parquet(tmp_path / "cais" / "mmlu" / "all" / f"{split}{ONE}", every)
-    assert load("mmlu", tmp_path) == load("mmlu", write(tmp_path / "kept", WRITTEN["mmlu"]))
+    assert load("mmlu", tmp_path) == load("mmlu", write(tmp_path / "kept", FILES["mmlu"]))
     write_parquet(tmp_path / "mmlu" / "anatomy" / f"test{ONE}", [{**rows[0], "answer": -1, "subject": "anatomy"}])
     if not together:
-        with pytest.raises(UserError, match=r"anatomy.*row 0: the answer is -1, not one of 0, 1, 2, 3"):
+        with pytest.raises(UserError, match=r"anatomy.*row 0: 'answer' is -1 and should be 0, 1, 2 or 3"):
             load("mmlu", tmp_path)
 
 
@@ -203,8 +183,8 @@ def test_bbh_copied_from_the_hub_keeps_the_published_worked_examples(tmp_path: P
         write_parquet(tmp_path / "bbh" / subtask / f"test{ONE}", [{"input": "Is 7 odd?", "target": "é"}])
     with pytest.raises(UserError, match=r"bbh/cot-prompts/boolean_expressions.txt does not exist"):
         load("bbh", tmp_path)
-    write(tmp_path, {name: text for name, text in WRITTEN["bbh"].items() if "cot-prompts" in name})
-    assert load("bbh", tmp_path) == load("bbh", write(tmp_path / "kept", WRITTEN["bbh"]))
+    write(tmp_path, {name: text for name, text in FILES["bbh"].items() if "cot-prompts" in name})
+    assert load("bbh", tmp_path) == load("bbh", write(tmp_path / "kept", FILES["bbh"]))
 
 
 def test_shards_are_read_in_order_and_all_of_them(tmp_path: Path) -> None:
@@ -254,7 +234,7 @@ def test_rows_whose_labels_are_their_own(tmp_path: Path) -> None:
     write(tmp_path, {"siqa/socialIQa_v1.4_dev.jsonl": jsonl({**row, "correct": "C"})})
     assert load("siqa", tmp_path) == load("siqa", write(tmp_path / "kept", GOLDEN["siqa"].files))
     write(tmp_path, {"siqa/socialIQa_v1.4_dev.jsonl": jsonl({**row, "correct": ""})})
-    with pytest.raises(UserError, match="line 1: 'correct' is ''"):
+    with pytest.raises(UserError, match="line 1: 'correct' is '' and should be 'A', 'B' or 'C'"):
         load("siqa", tmp_path)
     arc = listed("Which is hot?", ["ice", "fire"], "B")["question"]
     write(
@@ -274,13 +254,13 @@ def test_rows_whose_labels_are_their_own(tmp_path: Path) -> None:
     ("task", "name", "row", "message"),
     [
         # Test splits whose labels are kept back, as the hub has them.
-        ("hellaswag", "hellaswag/validation.jsonl", {"label": ""}, "'label' is '', not a number"),
+        ("hellaswag", "hellaswag/validation.jsonl", {"label": ""}, "the label is '', not a number"),
         ("boolq", "boolq/validation.jsonl", {"label": -1}, "the right answer is not one of the 2 choices"),
         ("anli", "anli/test_r1.jsonl", {"label": -1}, "the right answer is not one of the 3 choices"),
         ("piqa", "piqa/validation.jsonl", {"label": -1}, "the right answer is not one of the 2 choices"),
-        ("winogrande", "winogrande/dev.jsonl", {"answer": ""}, "the answer is '', not '1' or '2'"),
-        ("commonsense_qa", "commonsense_qa/dev_rand_split.jsonl", {"answerKey": ""}, "the answer is '', not one of A"),
-        ("gsm8k", "gsm8k/test.jsonl", {"answer": None}, "not a question and an answer"),
+        ("winogrande", "winogrande/dev.jsonl", {"answer": ""}, "'answer' is '' and should be '1', '2', 1 or 2"),
+        ("commonsense_qa", "commonsense_qa/dev_rand_split.jsonl", {"answerKey": ""}, "the answer is '', not one of"),
+        ("gsm8k", "gsm8k/test.jsonl", {"answer": None}, "'answer' is None and should be a valid string"),
     ],
 )
 def test_rows_without_a_label_are_refused(

@@ -85,3 +85,9 @@ def test_an_axis_ends_above_its_values(value: float) -> None:
     assert top >= value * (1 - 1e-9)
     assert top <= 1.5 * value + 1e-9 or value == 0.0
     assert float(f"{top:.2g}") == top
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-310, 0.0])
+def test_a_reading_that_is_next_to_nothing_has_an_axis(value: float) -> None:
+    """The power of ten below the smallest double is 0."""
+    assert axis_top(value) == 1.0

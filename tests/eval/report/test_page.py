@@ -13,18 +13,21 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from eval.near_ties import NearTies
 from eval.report.meanings import MEANINGS
 from eval.report.page import calibration, margins, render, view, wilson
 from eval.report.section import task_report
 from eval.runs.prediction import Prediction
-from eval.runs.run import Run, RunWriter
+from eval.runs.run import Run
 from eval.runs.samples import SAMPLES, Sample, summary
+from eval.runs.writer import RunWriter
 from orin_runner.cli.main import app
 from orin_runner.cli.result import write_report
 from orin_runner.errors import UserError
 from orin_runner.machine.sensors import Reading
 from tests.support import browser
 from tests.support.paths import REFERENCE
+from tests.support.predictions import noise
 
 EVIL = "<script>console.error('ran')</script><img src=x onerror=alert(1)>\"'&"
 
@@ -45,6 +48,7 @@ def item(i: int, **changes: Any) -> Prediction:
         logprobs=(-0.1 - i / 100, -2.5),
         text=None,
         margin=2.4 - i / 100,
+        margin_scale=1.0,
         n_tokens=10 + i,
         tokens_sha256="0" * 64,
         scores={"acc": float(i % 4 > 0), "acc_norm": 0.0},
@@ -55,11 +59,11 @@ def item(i: int, **changes: Any) -> Prediction:
 def write(directory: Path, items: list[Prediction], *, header: dict[str, Any] | None = None, **report: Any) -> Run:
     """A run of one task with a report as ``orin-run eval`` writes it."""
     clocks = {"start": 0.25, "load": 1.5, "data": 0.5, "tokenize": 0.25, "prefill": 7.25, "score": 0.25}
-    section = task_report(items, {"sent": 9000, "unique": 4500, "computed": 4600}, clocks, 1, 0.01)
+    section = task_report(items, {"sent": 9000, "unique": 4500, "computed": 4600}, clocks)
     with RunWriter(directory, header or {"engine": "llama.cpp", "model": {"name": "m.gguf"}}) as writer:
         for prediction in items:
             writer.write(prediction)
-        writer.report({"tasks": {"t": {**section, "near_tie": 0.03}} if items else {}, **report})
+        writer.report({"tasks": {"t": {**section, "noise": noise(0.03)}} if items else {}, **report})
     return Run.open(directory)
 
 
@@ -71,8 +75,7 @@ def metered(run: Run, seconds: int = 20, *, known: bool = True, unified: bool = 
         for part in range(2)
         for t in range(seconds)
     ]
-    lines = "".join(json.dumps(sample.to_json()) + "\n" for sample in samples)
-    (run.directory / SAMPLES).write_text(lines, encoding="utf-8")
+    (run.directory / SAMPLES).write_bytes(b"".join(sample.line() for sample in samples))
     measured = summary(samples, unified=unified, power_source="nvidia-smi power.draw" if known else None)
     report = {**run.report, "measured": measured}
     (run.directory / "report.json").write_text(json.dumps(report), encoding="utf-8")
@@ -144,12 +147,17 @@ def test_calibration_weighs_bins_by_items_and_keeps_certainty() -> None:
 
 
 def test_margins_count_every_item_once_and_near_ties() -> None:
+    """The threshold is shown where it is one for all items."""
     items = [item(i, margin=value, correct=value > 0.5) for i, value in enumerate([0.0, 0.02, 0.6, 12.0])]
-    found = margins([*items, item(9, margin=None)], 0.03)
+    found = margins([*items, item(9, margin=None)], NearTies(0.03))
     assert found is not None
+    assert found["near_tie"] == 0.03
     assert (sum(found["right"]), sum(found["wrong"]), found["below"]) == (2, 2, 2)
     assert (found["wrong"][0], found["right"][1], found["right"][-1]) == (2, 1, 1)
-    assert margins([item(0, margin=None)], 0.03) is None
+    assert margins([item(0, margin=None)], NearTies(0.03)) is None
+    wider = margins([*items, item(9, margin=0.1, margin_scale=4.0)], NearTies(0.03))
+    assert wider is not None
+    assert (wider["near_tie"], wider["below"]) == (None, 3)
 
 
 def test_the_page_says_what_the_run_measured(tmp_path: Path) -> None:

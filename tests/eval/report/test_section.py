@@ -41,7 +41,7 @@ def test_a_group_without_a_name_is_a_group_like_any() -> None:
     total, table = accuracy_table(items)
     assert (table[""]["items"], table["x"]["items"], total["items"]) == (3, 2, 5)
     assert (table[""]["accuracy"], total["accuracy"]) == (pytest.approx(2 / 3), 0.8)
-    section = task_report(items, NO_TOKENS, {}, 0, 0.0)
+    section = task_report(items, NO_TOKENS, {})
     assert (section["items"], section["accuracy"], set(section["groups"])) == (5, 0.8, {"", "x"})
 
 
@@ -64,7 +64,7 @@ def test_standard_errors_of_groups_are_pooled_as_the_harness_pools_them(seed: in
     sizes = [len(group) for group in groups]
     stderr = metrics.pooled_sample_stderr([metrics.mean_stderr(group) for group in groups], sizes)
     mean = metrics.aggregate_subtask_metrics([metrics.mean(group) for group in groups], sizes, weight_by_size=True)
-    section = task_report(grouped(groups), NO_TOKENS, {}, 0, 0.0)
+    section = task_report(grouped(groups), NO_TOKENS, {})
     assert (section["accuracy"], section["stderr"]) == (pytest.approx(mean), pytest.approx(stderr))
     assert section["metrics"]["acc"] == {"value": section["accuracy"], "stderr": section["stderr"]}
     assert section["metrics"]["f1"] == {"value": pytest.approx(1 - mean), "stderr": pytest.approx(stderr)}
@@ -78,7 +78,7 @@ def test_groups_of_one_item() -> None:
     alone = [[1.0], [0.0], [1.0], [1.0]]
     assert mean_and_pooled_error(alone) == mean_and_error([1.0, 0.0, 1.0, 1.0])
     assert mean_and_pooled_error([[1.0]]) == (1.0, 0.0)
-    section = task_report(grouped(alone), NO_TOKENS, {}, 0, 0.0)
+    section = task_report(grouped(alone), NO_TOKENS, {})
     assert section["stderr"] == pytest.approx(0.25)
 
 
@@ -111,7 +111,7 @@ def test_the_challenge_clocks() -> None:
     """2024 counts data and inference, 2023 everything from the start of the process."""
     clocks = {"start": 1.0, "load": 10.0, "data": 2.0, "tokenize": 3.0, "plan": 0.5, "prefill": 4.0, "decode": 0.25}
     tokens = {"sent": 1, "unique": 1, "computed": 850, "checked": 0}
-    report = task_report([prediction(0)] * 4, tokens, clocks, 0, 0.0)
+    report = task_report([prediction(0)] * 4, tokens, clocks)
     assert report["clocks"]["challenge 2024"] == 9.75
     assert report["clocks"]["challenge 2023"] == 20.75
     assert report["items_per_s"] == pytest.approx(4 / 7.75)
@@ -122,7 +122,7 @@ def test_the_challenge_clocks() -> None:
 def test_the_time_in_which_answers_were_judged_is_counted_once(score: float, rate: float) -> None:
     """The device was computing then, for 4 + 0.25 s; where judging took longer, that is how long it took."""
     tokens = {"sent": 1, "unique": 1, "computed": 850, "checked": 0}
-    report = task_report([prediction(0)], tokens, {"prefill": 4.0, "decode": 0.25, "score": score}, 0, 0.0)
+    report = task_report([prediction(0)], tokens, {"prefill": 4.0, "decode": 0.25, "score": score})
     assert report["computed_tokens_per_s"] == pytest.approx(rate)
     assert report["clocks"]["challenge 2024"] == pytest.approx(850 / rate)
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from eval.runs.prediction import Prediction
-from eval.runs.run import Run, RunWriter
+from eval.runs.run import Run
+from eval.runs.writer import RunWriter
 from orin_runner.errors import UserError
 
 HEADER: dict[str, Any] = {"engine": "x", "time": "now", "model": {"sha256": "m"}, "settings": {"limit": None}}
@@ -62,7 +63,7 @@ def test_two_processes_on_one_folder_are_refused(tmp_path: Path) -> None:
     begin(tmp_path, 1)
     with RunWriter(tmp_path, HEADER, resume=True):
         code = (
-            "import sys; from pathlib import Path; from eval.runs.run import RunWriter\n"
+            "import sys; from pathlib import Path; from eval.runs.writer import RunWriter\n"
             f"RunWriter(Path({str(tmp_path)!r}), {HEADER!r}, resume=True)"
         )
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from eval.runs.run import Run, RunWriter
+from eval.runs.run import Run
+from eval.runs.writer import RunWriter
+from orin_runner import files
 from orin_runner.errors import UserError
 from tests.support.predictions import prediction, write
 
@@ -33,6 +36,15 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already holds a run; name another folder with --out"):
         RunWriter(tmp_path / "r", {})
     assert len(Run.open(tmp_path / "r").predictions) == 1
+
+
+def test_answers_larger_than_any_text_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is one line of holes is not read into memory."""
+    write(tmp_path / "r", [prediction(0)])
+    monkeypatch.setattr(files, "MAX_BYTES", 1 << 20)
+    os.truncate(tmp_path / "r" / "predictions.jsonl", 1 << 21)
+    with pytest.raises(UserError, match=r"predictions\.jsonl is larger than 1 MiB"):
+        Run.open(tmp_path / "r")
 
 
 def test_a_folder_without_a_run_and_a_damaged_line_are_named(tmp_path: Path) -> None:

@@ -153,14 +153,44 @@ def test_phi3s_worked_examples(tmp_path: Path) -> None:
     ("name", "path", "row", "message"),
     [
         ("commonsense_qa", "commonsense_qa/dev_rand_split.jsonl", listed("x", "abcde", "F"), "the answer is 'F'"),
-        ("openbookqa", "openbookqa/test.jsonl", {"question": {"stem": "x"}, "answerKey": "A"}, "no 'choices'"),
-        ("arc_easy", "arc_easy/ARC-Easy-Test.jsonl", {"question": {"stem": 3}}, "'stem' is not a text"),
-        ("boolq", "boolq/dev.jsonl", {"question": "q", "passage": "p", "answer": "maybe"}, "'answer' is 'maybe'"),
-        ("boolq", "boolq/dev.jsonl", {"question": "q", "passage": "p", "answer": 2}, "not one of the 2 choices"),
-        ("winogrande", "winogrande/dev.jsonl", {"sentence": "no blank"}, "'sentence' has no '_'"),
-        ("winogrande", "winogrande/dev.jsonl", {"sentence": "_", "answer": "3"}, "the answer is '3'"),
-        ("hellaswag", "hellaswag/hellaswag_val.jsonl", {"endings": "abcd", "label": 0}, "not a list of texts"),
-        ("anli", "anli/R1/test.jsonl", {"context": "c", "hypothesis": "h", "label": "x"}, "the label is 'x'"),
+        ("openbookqa", "openbookqa/test.jsonl", {"question": {"stem": "x"}, "answerKey": "A"}, "no 'question.choices'"),
+        (
+            "arc_easy",
+            "arc_easy/ARC-Easy-Test.jsonl",
+            listed(3, "ab", "A"),
+            "'question.stem' is 3 and should be a valid string",
+        ),
+        (
+            "boolq",
+            "boolq/dev.jsonl",
+            {"question": "q", "passage": "p", "answer": "maybe"},
+            "'answer' is 'maybe' and",
+        ),
+        ("boolq", "boolq/dev.jsonl", {"question": "q", "passage": "p", "label": 2}, "not one of the 2 choices"),
+        (
+            "winogrande",
+            "winogrande/dev.jsonl",
+            {"sentence": "no blank", "option1": "a", "option2": "b", "answer": "1"},
+            "'sentence' has no '_'",
+        ),
+        (
+            "winogrande",
+            "winogrande/dev.jsonl",
+            {"sentence": "_", "option1": "a", "option2": "b", "answer": "3"},
+            "'answer' is '3' and should be",
+        ),
+        (
+            "hellaswag",
+            "hellaswag/hellaswag_val.jsonl",
+            {"activity_label": "x", "ctx": "y", "endings": "abcd", "label": 0},
+            "'endings' is 'abcd' and should be a valid list",
+        ),
+        (
+            "anli",
+            "anli/R1/test.jsonl",
+            {"context": "c", "hypothesis": "h", "label": "x"},
+            "'label' is 'x' and should be 'e', 'n' or 'c'",
+        ),
     ],
 )
 def test_a_malformed_row_is_named(name: str, path: str, row: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -181,7 +211,7 @@ def test_malformed_labels_and_lists(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="entry 1: no 'mc2_targets'"):
         get_task("truthfulqa_mc2").load(LoadOptions(data))
     write(data, {"truthfulqa/mc_task.json": '[{"question": "x", "mc2_targets": {"a": 2}}]'})
-    with pytest.raises(UserError, match="does not say 0 or 1"):
+    with pytest.raises(UserError, match=r"'mc2_targets.a' is 2 and should be 0 or 1"):
         get_task("truthfulqa_mc2").load(LoadOptions(data))
 
 

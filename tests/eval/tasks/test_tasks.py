@@ -124,8 +124,11 @@ def test_choices_of_a_prompt() -> None:
         ("{", "line 2: not valid JSON"),
         ("[]", "line 2: not a JSON object"),
         ('{"message": []}', "line 2: no 'answer'"),
-        ('{"message": [], "answer": "x"}', "line 2: 'message' is not a list of"),
-        ('{"message": [{"role": "user", "content": "x"}], "answer": 3}', "line 2: 'answer' is not a string"),
+        ('{"message": [], "answer": "x"}', "line 2: 'message' is empty"),
+        (
+            '{"message": [{"role": "user", "content": "x"}], "answer": 3}',
+            "line 2: 'answer' is 3 and",
+        ),
     ],
 )
 def test_challenge_names_the_malformed_line(tmp_path: Path, line: str, message: str) -> None:
