@@ -26,6 +26,7 @@ import torch
 from gguf import GGUFReader
 from transformers import Phi3Config, Phi3ForCausalLM
 
+from convert.checkpoint import Checkpoint
 from convert.header import open_gguf
 from convert.layouts.families import layout_for
 from convert.vocab.vocabulary import read_vocabulary
@@ -54,7 +55,7 @@ WRITERS = 8
 
 def header(tokenizer: Path, out: Path, type_name: str, config: dict[str, Any]) -> None:
     """Metadata and tensor table of ``config``'s layout, the data a hole in the file."""
-    layout = layout_for(config, "exact")
+    layout = layout_for(Checkpoint(tokenizer, config, {}, ""), "exact")
     vocabulary = replace(read_vocabulary(tokenizer, config["vocab_size"]), stop=STOP)
     types = {name: "F32" if len(shape) == 1 else type_name for name, shape in layout.sources().items()}
     with open_gguf(out, "random phi-3", layout, vocabulary, types, type_name, altered=0):

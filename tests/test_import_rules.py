@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 PACKAGES = ("convert", "eval", "orin_runner")
-NOUNS = ("errors", "requests", "runner", "files", "console", "default_model", "greedy_arguments", "process_clock")
+NOUNS = ("errors", "requests", "runner", "files", "schema", "console")
+NOUNS += ("default_model", "greedy_arguments", "process_clock")
 WORDS = ("orin_runner", *(f"orin_runner.{noun}" for noun in NOUNS))
 MODEL = (*WORDS, "orin_runner.batching.*", "orin_runner.model.*")
 MACHINE = (*MODEL, "orin_runner.machine.*")
@@ -24,11 +25,11 @@ RULES: dict[str, tuple[str, ...]] = {  # a module goes by the first line that na
     "orin_runner.workers.*": WORKERS,
     "orin_runner.text_generation": WORKERS,
     "orin_runner.cli.*": ("orin_runner*", "convert.*", "eval.*"),
-    "orin_runner.__main__": ("orin_runner.cli.main",),
+    "orin_runner.__main__": ("orin_runner.cli.main", "orin_runner.cli.exits"),
     "orin_runner": ("orin_runner.text_generation",),
     "orin_runner.*": WORDS,
-    "convert.__main__": ("orin_runner.cli.convert",),
-    "convert.*": (*WORDS, "orin_runner.model.gguf_keys", "convert.*"),
+    "convert.__main__": ("orin_runner.cli.convert", "orin_runner.cli.exits"),
+    "convert.*": (*WORDS, *(f"orin_runner.model.gguf_{part}" for part in ("keys", "header", "digests")), "convert.*"),
     "eval.reference": (*WORDS, "orin_runner.model.*", "eval.*", "convert.checkpoint"),
     "eval.*": (*WORDS, "orin_runner.model.*", "orin_runner.machine.sensors", "eval.*"),
     "convert": (),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.runs.prediction import Prediction
-from eval.runs.run import Run, RunWriter
+from eval.runs.run import Run
+from eval.runs.writer import RunWriter
 
 
 def prediction(i: int, answer: str = "A", **changes: Any) -> Prediction:
@@ -24,8 +25,20 @@ def prediction(i: int, answer: str = "A", **changes: Any) -> Prediction:
         margin=0.5,
         n_tokens=100 * (i + 1),
         tokens_sha256="0" * 64,
+        margin_scale=1.0,
     )
     return replace(base, **changes)
+
+
+NO_TOKENS = {"sent": 0, "unique": 0, "computed": 0, "checked": 0}
+"""``tokens`` of a section where nothing was computed."""
+
+
+def noise(near_tie: float | None) -> dict[str, Any] | None:
+    """``noise`` of a section whose scores have been measured; None: nothing was."""
+    if near_tie is None:
+        return None
+    return {"scores": {"compared": 4, "rms": near_tie / 4, "largest": near_tie / 2, "near_tie": near_tie}}
 
 
 def write(directory: Path, predictions: list[Prediction], **model: Any) -> Run:

@@ -11,8 +11,9 @@ import numpy as np
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
 from orin_runner.engine.prompt_cache import PromptCache
+from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
-from orin_runner.requests import Request, Result, ScoreRequest
+from orin_runner.requests import Request, Result, ScoreRequest, context_tokens
 from orin_runner.runner import RunStats
 
 
@@ -44,7 +45,8 @@ def run_gguf(
         n_threads=2,
     )
     budget = Budget(n_cells, n_batch, 256, n_outputs)
-    with Model(path) as model, ExitStack() as stack:
+    overrides = GGUFFile.open(path).rope_overrides(max(context_tokens(request) for request in requests))
+    with Model(path, overrides=overrides) as model, ExitStack() as stack:
         contexts = [stack.enter_context(Context(model, settings)) for _ in range(n_contexts)]
         engine = Engine(contexts, budget, n_positions=model.n_ctx_train, draft=draft, cache=cache)
         found = dict(engine.run(requests))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from eval.runs.samples import Sample
@@ -13,4 +14,4 @@ def row(part: int, seconds: float, **changes: Any) -> dict[str, Any]:
 
 
 def sample(part: int, seconds: float, **changes: Any) -> Sample:
-    return Sample.from_json(row(part, seconds, **changes))
+    return Sample.parse(json.dumps(row(part, seconds, **changes)).encode())

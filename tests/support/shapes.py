@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from convert.checkpoint import Checkpoint
 from convert.header import open_gguf
 from convert.layouts.families import layout_for
 from convert.vocab.vocabulary import Vocabulary
@@ -23,14 +24,15 @@ PHI3_MEDIUM = {
 }
 
 
-def header_only(path: Path, config: dict[str, object], window: str = "exact") -> Path:
+def header_only(
+    path: Path, config: dict[str, object], window: str = "exact", vocabulary: Vocabulary | None = None
+) -> Path:
     """A GGUF of ``config``'s layout in BF16 whose tensor data is a hole in the file."""
-    layout = layout_for(config, window)
+    layout = layout_for(Checkpoint(path, config, {}, ""), window)
     sources = layout.sources()
     types = {name: "F32" if len(shape) == 1 else "BF16" for name, shape in sources.items()}
-    with open_gguf(
-        path, "phi3", layout, _vocabulary(sources["model.embed_tokens.weight"][0]), types, "BF16", 0
-    ) as gguf:
+    vocabulary = vocabulary or _vocabulary(sources["model.embed_tokens.weight"][0])
+    with open_gguf(path, "phi3", layout, vocabulary, types, "BF16", 0) as gguf:
         size = sum(tensor.nbytes + 32 for tensor in gguf.tensors[0].values())  # data is aligned to 32 bytes
     os.truncate(path, path.stat().st_size + size)
     return path
@@ -39,12 +41,13 @@ def header_only(path: Path, config: dict[str, object], window: str = "exact") ->
 def _vocabulary(n_tokens: int) -> Vocabulary:
     names = ["<unk>", "<s>", "</s>", "<|endoftext|>"]
     return Vocabulary(
-        huggingface_json="",
+        huggingface_json='{"added_tokens": []}',
         model="llama",
         pre="default",
         tokens=[*names, *(f"t{i}" for i in range(len(names), n_tokens))],
         scores=[0.0] * n_tokens,
         types=[1] * n_tokens,
+        merges=[],
         special={},
         add_bos=False,
         add_eos=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.altered import copied, data_places, flip
 from tests.support.commands import convert, orin_run
 from tests.support.paths import ROOT, SUBMISSION
 
@@ -48,6 +50,7 @@ def test_everything_is_there(runs: Path, gguf: Path) -> None:
     assert json.loads((folder / "tiny.gguf.manifest.json").read_text())["changed_values"] == 0
     result = (folder / "RESULT.txt").read_text()
     assert "0 values altered" in result
+    assert "proof: verified" in result
     assert "s an item" in result
     table = (folder / "COMPONENTS.md").read_text()
     for package in ("llama-cpp-python", "numpy", "tokenizers", "transformers", "jinja2"):
@@ -74,6 +77,21 @@ def test_a_run_of_another_model_is_refused(runs: Path, tmp_path: Path, tiny: Pat
     done = gather(runs, "--model", str(gguf), "--out", str(tmp_path / "mine"))
     assert (done.returncode, "holds something else" in done.stderr) == (2, True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_model_that_is_not_verified_is_refused(runs: Path, tmp_path: Path, gguf: Path) -> None:
+    """All data is compared with the manifest, whatever the run did; nothing is gathered of a damaged model."""
+    model = copied(gguf, tmp_path)
+    flip(model, data_places(model)["output.weight"][-1])
+    done = gather(runs, "--model", str(model), "--out", str(tmp_path / "out"))
+    assert (done.returncode, "the data of tensor output.weight is not what" in done.stderr) == (2, True)
+    run = Path(shutil.copytree(runs / "runs" / "exam", tmp_path / "run"))
+    header = json.loads((run / "run.json").read_text())
+    header["model"]["proof"] = "refuted"
+    (run / "run.json").write_text(json.dumps(header))
+    done = gather(runs, "--model", str(gguf), "--run", str(run), "--out", str(tmp_path / "out"))
+    assert (done.returncode, "a damaged model" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_recipe_pins_what_the_program_allows() -> None:

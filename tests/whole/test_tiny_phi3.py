@@ -22,7 +22,8 @@ from eval.encoding import encode_docs
 from eval.evaluate import prepare
 from eval.predict import predict
 from eval.reference import Reference, evaluate_reference
-from eval.runs.run import Run, RunWriter
+from eval.runs.run import Run
+from eval.runs.writer import RunWriter
 from eval.tasks.base import LoadOptions
 from eval.tasks.doc import Doc
 from eval.tasks.exam import FILE

@@ -1,0 +1,17 @@
+"""Deliberate breaks: changes of one line each that make a number wrong, and the tests that should see them.
+
+``benchmarks/deliberate_breaks.py`` tries them. ``LISTED`` are those that a review once found no test to see.
+"""
+
+from __future__ import annotations
+
+from benchmarks.breaks.comparison import COMPARISON
+from benchmarks.breaks.counts import TOKENS
+from benchmarks.breaks.form import Break
+from benchmarks.breaks.listed import LISTED
+from benchmarks.breaks.report import REPORT
+from benchmarks.breaks.screen import SCREEN
+
+BREAKS: tuple[Break, ...] = (*LISTED, *REPORT, *TOKENS, *COMPARISON, *SCREEN)
+
+__all__ = ["BREAKS", "Break"]

@@ -1,0 +1,204 @@
+"""What is shown: console, page, charts, samples, sensors, memory plans."""
+
+from __future__ import annotations
+
+from benchmarks.breaks.form import Break
+
+PRINTED = "tests/orin_runner/cli/test_printed_numbers.py::test_"
+CHARTS = "tests/eval/report/test_charts.py::test_"
+PAGE = "tests/eval/report/test_page.py::test_"
+SAMPLES = "tests/eval/runs/test_samples.py::test_"
+SENSORS = "tests/orin_runner/machine/test_sensors.py::test_"
+RESULT = "orin_runner/cli/result.py"
+
+SCREEN = (
+    Break(
+        "console: percent with one digit",
+        RESULT,
+        "{values['accuracy']:.2%}",
+        "{values['accuracy']:.1%}",
+        (f"{PRINTED}the_table_of_a_run",),
+    ),
+    Break(
+        "console: unique and computed tokens change places",
+        RESULT,
+        'for count in ("sent", "unique", "computed"))',
+        'for count in ("sent", "computed", "unique"))',
+        (f"{PRINTED}the_table_of_a_run",),
+    ),
+    Break(
+        "console: the 2023 clock for the 2024 one",
+        RESULT,
+        "section['clocks'][CHALLENGE_2024]:.1f",
+        "section['clocks'][CHALLENGE_2023]:.1f",
+        (f"{PRINTED}the_table_of_a_run",),
+    ),
+    Break(
+        "console: seconds an item by items without a clock",
+        RESULT,
+        'asked = section["items"] - section.get("without_record", 0)',
+        'asked = section["items"]',
+        (f"{PRINTED}lines_of_a_task",),
+    ),
+    Break(
+        "console: clock and clock without data change places",
+        RESULT,
+        'CHALLENGE_2024: "data and inference"',
+        'CHALLENGE_2024: "without data pre-processing"',
+        (f"{PRINTED}lines_of_a_task",),
+    ),
+    Break(
+        "console: the largest difference is called the root mean square",
+        RESULT,
+        "{found['rms']:.2g} nats (root",
+        "{found['largest']:.2g} nats (root",
+        (f"{PRINTED}lines_of_a_task",),
+    ),
+    Break(
+        "console: rows asked without those that an interruption left",
+        RESULT,
+        'section["items"] + section.get("unanswered", 0), section["rows"]',
+        'section["items"], section["rows"]',
+        ("tests/orin_runner/cli/test_result.py::test_the_rows_that_were_asked_are_named",),
+    ),
+    Break(
+        "console: joules in samples, not in seconds of known power",
+        RESULT,
+        "{measured['power_seconds']:,.0f} s",
+        "{measured['joules']:,.0f} s",
+        (f"{PRINTED}memory_and_power",),
+    ),
+    Break(
+        "plan: the host's terms are left out where memory is unified",
+        "orin_runner/machine/memory_plan.py",
+        "if self.device.unified or name in self.on_device",
+        "if name in self.on_device",
+        (f"{PRINTED}the_table_of_a_plan",),
+    ),
+    Break(
+        "plan: what remains is never negative",
+        "orin_runner/machine/memory_plan.py",
+        "return self.device.available - self.total",
+        "return max(0, self.device.available - self.total)",
+        (f"{PRINTED}the_table_of_a_plan",),
+    ),
+    Break(
+        "plan: megabytes for mebibytes",
+        "orin_runner/machine/memory_formula.py",
+        "MIB = 1 << 20",
+        "MIB = 1_000_000",
+        (f"{PRINTED}the_table_of_a_plan",),
+    ),
+    Break(
+        "plan: two contexts have one cache",
+        "orin_runner/machine/memory_plan.py",
+        '"KV cache": n_contexts * context.kv',
+        '"KV cache": context.kv',
+        ("tests/orin_runner/machine/test_memory_plan.py::test_two_contexts_where_a_gpu_has_the_memory",),
+    ),
+    Break(
+        "page: an interval of nothing is a point",
+        "eval/report/page.py",
+        "if n else (0.0, 1.0)",
+        "if n else (0.0, 0.0)",
+        (f"{PAGE}intervals_are_wilsons",),
+    ),
+    Break(
+        "page: percent of one",
+        "eval/report/page.py",
+        '"{100 * value:.{digits}f}',
+        '"{value:.{digits}f}',
+        (f"{PAGE}the_page_says_what_the_run_measured",),
+    ),
+    Break(
+        "page: bins of the calibration weigh the same",
+        "eval/report/page.py",
+        'row["items"] / items * abs(',
+        "1 / len(found) * abs(",
+        (f"{PAGE}calibration_weighs_bins_by_items_and_keeps_certainty",),
+    ),
+    Break(
+        "page: the memory plan in megabytes",
+        "eval/report/page.py",
+        "mib = 1 << 20",
+        "mib = 1_000_000",
+        (f"{PAGE}the_page_says_what_the_run_measured",),
+    ),
+    Break(
+        "page: clocks change places",
+        "eval/report/page.py",
+        '{"2024": clocks.get(CHALLENGE_2024), "2023": clocks.get(CHALLENGE_2023)}',
+        '{"2024": clocks.get(CHALLENGE_2023), "2023": clocks.get(CHALLENGE_2024)}',
+        (f"{PAGE}the_page_says_what_the_run_measured",),
+    ),
+    Break(
+        "charts: a resumed part begins at 0",
+        "eval/report/charts.py",
+        "offset += part[-1].seconds",
+        "offset = part[-1].seconds * 0",
+        (f"{CHARTS}throughput_of_several_tasks_and_parts",),
+    ),
+    Break(
+        "charts: each task's tokens are drawn from 0",
+        "eval/report/charts.py",
+        "tokens.append(base + sample.computed)",
+        "tokens.append(sample.computed)",
+        (f"{CHARTS}throughput_of_several_tasks_and_parts",),
+    ),
+    Break(
+        "charts: of many samples the smallest",
+        "eval/report/charts.py",
+        "(chunk[0][0], max(y for _, y in chunk))",
+        "(chunk[0][0], min(y for _, y in chunk))",
+        (f"{CHARTS}a_long_run_keeps_its_peaks_in_few_points",),
+    ),
+    Break(
+        "samples: energy by the first reading of each interval",
+        "eval/runs/samples.py",
+        "seconds * (one.reading.watts + other.reading.watts) / 2",
+        "seconds * one.reading.watts",
+        (f"{SAMPLES}energy_is_power_times_time_where_power_is_known",),
+    ),
+    Break(
+        "samples: seconds of the last part",
+        "eval/runs/samples.py",
+        "round(sum(part[-1].seconds for part in parts(samples)), 3)",
+        "round(parts(samples)[-1][-1].seconds, 3)",
+        (f"{SAMPLES}energy_is_power_times_time_where_power_is_known",),
+    ),
+    Break(
+        "sensors: a module's power in milliwatts",
+        "orin_runner/machine/jetson_rails.py",
+        "in values) / 1e6",
+        "in values) / 1e3",
+        (f"{SENSORS}a_modules_power_is_its_inputs_counted_once",),
+    ),
+    Break(
+        "sensors: kilobytes for kibibytes",
+        "orin_runner/machine/host_memory.py",
+        "int(kib) * 1024",
+        "int(kib) * 1000",
+        (f"{SENSORS}the_machines_memory_is_what_is_not_available",),
+    ),
+    Break(
+        "sensors: what is free for what is in use",
+        "orin_runner/machine/host_memory.py",
+        '(found["MemTotal"] - found["MemAvailable"]) / 2**20',
+        'found["MemAvailable"] / 2**20',
+        (f"{SENSORS}the_machines_memory_is_what_is_not_available",),
+    ),
+    Break(
+        "reference: the process's clock has other tasks in it",
+        "orin_runner/cli/reference.py",
+        "partial(_seconds_since, began + elsewhere)",
+        "partial(_seconds_since, began)",
+        ("tests/whole/test_several_tasks.py::test_the_reference_takes_other_tasks_off",),
+    ),
+    Break(
+        "eval: the process's clock has other tasks in it",
+        "orin_runner/cli/eval.py",
+        "time.perf_counter() - began - elsewhere",
+        "time.perf_counter() - began",
+        ("tests/whole/test_several_tasks.py::test_a_run_takes_other_tasks_off",),
+    ),
+)
