@@ -40,7 +40,7 @@ REFERENCE := $(TINY)/reference
 
 run: $(RUN_STAMP)
 	@rm -rf runs/exam && mkdir -p models
-	@$(BIN)/python -m convert $(TINY)/checkpoint models/tiny-phi3.gguf
+	@$(BIN)/python -m convert --force $(TINY)/checkpoint models/tiny-phi3.gguf
 	@$(BIN)/orin-run eval exam --model models/tiny-phi3.gguf --out runs/exam
 	@$(BIN)/orin-run diff runs/exam $(REFERENCE)/float32 $(REFERENCE)/bfloat16
 
@@ -68,7 +68,7 @@ submission: $(RUN_STAMP)
 env: $(RUN_STAMP)
 
 convert: $(RUN_STAMP)
-	@$(BIN)/python -m convert --make-default $(CONVERT_FLAGS) $(MODEL) $(OUT)
+	@$(BIN)/python -m convert --make-default $(if $(OUT),,--force) $(CONVERT_FLAGS) $(MODEL) $(OUT)
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

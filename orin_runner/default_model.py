@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from orin_runner.errors import UserError
+from orin_runner.files import make_folder
 
 MODEL_VARIABLE = "ORIN_MODEL"
 
@@ -19,7 +20,7 @@ def state_file() -> Path:
 def remember(model: Path) -> None:
     """Make ``model`` the default."""
     path = state_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.write_text(f"{model.resolve()}\n", encoding="utf-8")
 
 

@@ -19,14 +19,16 @@ import tarfile
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from convert.manifest import manifest_path
 from eval.challenge_rules import IN_ITS_FORM
 from eval.runs.run import RUN, Run
 from orin_runner.cli.launch import model_line
 from orin_runner.cli.result import print_report
+from orin_runner.console import Notes, say
 from orin_runner.default_model import default_model
 from orin_runner.errors import UserError
+from orin_runner.model.gguf_digests import manifest_path
 from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.proof import FIRST_THREADS, REDO, DataCheck, Proof, Verdict, examine
 
 HERE = Path(__file__).parent
 PARTS = ("run_challenge.py", "Dockerfile", "requirements.txt", "README.md", "projection.md")
@@ -100,7 +102,8 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     """Fill ``out`` anew; returns the tar beside it.
 
     Raises:
-        UserError: the run did not end, or is one of another GGUF; the manifest is missing.
+        UserError: the run did not end, or is one of another GGUF or a damaged one; the manifest is missing, or the
+            GGUF is not what it says.
     """
     opened, file = Run.open(run), GGUFFile.open(model)
     if not opened.report:
@@ -110,6 +113,13 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     manifest = manifest_path(model)
     if not manifest.is_file():
         raise UserError(f"{manifest} is missing", "it lies beside the GGUF where that was converted")
+    if Verdict.of_run(opened.header).proof is Proof.REFUTED:
+        raise UserError(f"{run} is one of a damaged model", "begin it anew")
+    with DataCheck(examine(file)) as check:
+        check.start(FIRST_THREADS)
+        found = check.verdict(wait=True)
+    if found.proof is not Proof.VERIFIED:
+        raise UserError(f"{model} is not proven: {found.detail}", REDO)
     if out.exists() and any(out.iterdir()) and not (out / "COMPONENTS.md").exists():
         raise UserError(f"{out} holds something else", "name another folder with --out")
     shutil.rmtree(out, ignore_errors=True)
@@ -120,7 +130,7 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     write_components(out)
     screen = io.StringIO()
     with contextlib.redirect_stdout(screen):
-        print_report(opened.report, run)
+        print_report(opened.report, run, Verdict.of_run(opened.header))
     header = opened.header
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     devices = ", ".join(device["description"] for device in header["device"])
@@ -142,9 +152,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         run = args.run or last_run(Path("runs"))
-        print(gather(run, args.model or default_model()[0], args.out))
+        say(str(gather(run, args.model or default_model()[0], args.out)))
     except UserError as error:
-        print(f"error: {error.message}. {error.hint or ''}", file=sys.stderr)
+        Notes().error(error.message, error.hint)
         sys.exit(2)
 
 
