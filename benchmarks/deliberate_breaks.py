@@ -47,7 +47,8 @@ def copy_of_the_tree(folder: Path) -> Path:
 def run_tests(tree: Path, tests: Sequence[str], *, first_failure: bool) -> subprocess.CompletedProcess[str]:
     """Run ``tests`` in a copy, whose modules stand before those of any installed one."""
     command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-rfE", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command + ["-x"] * first_failure,
         cwd=tree,

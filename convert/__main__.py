@@ -5,7 +5,7 @@ from orin_runner.cli import exits
 
 def main() -> None:
     """Entry point."""
-    exits.run(_convert)  # Ctrl-C counts before the converter is imported, too
+    exits.run_process(_convert)  # Ctrl-C counts before the converter is imported, too
 
 
 def _convert() -> None:

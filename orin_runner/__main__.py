@@ -5,7 +5,7 @@ from orin_runner.cli import exits
 
 def main() -> None:
     """Entry point."""
-    exits.run(_orin_run)  # Ctrl-C counts before the commands are imported, too
+    exits.run_process(_orin_run)  # Ctrl-C counts before the commands are imported, too
 
 
 def _orin_run() -> None:

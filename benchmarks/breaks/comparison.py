@@ -13,7 +13,7 @@ COMPARISON = (
         "eval/diff.py",
         '"lost": sum(a < b for',
         '"lost": sum(a > b for',
-        (f"{DIFF}diff_counts_drop_agreement_flips_and_windows",),
+        (f"{DIFF}flips_are_counted_per_task_and_in_all",),
     ),
     Break(
         "diff: points are fractions",
@@ -41,7 +41,7 @@ COMPARISON = (
         "eval/diff.py",
         "if pair.n_context > window])",
         "if pair.n_context >= window])",
-        ("tests/eval/test_window_edge.py::test_an_item_as_long_as_the_window_is_within_it",),
+        ("tests/eval/test_diff_edges.py::test_an_item_as_long_as_the_window_is_within_it",),
     ),
     Break(
         "diff: the prompt alone crosses the window",
@@ -69,7 +69,7 @@ COMPARISON = (
         "eval/diff.py",
         '"agreement": sum(pair.agrees for pair in items) / n',
         '"agreement": sum(pair.score == pair.reference_score for pair in items) / n',
-        (f"{DIFF}diff_counts_drop_agreement_flips_and_windows",),
+        ("tests/eval/test_diff_edges.py::test_agreement_is_of_answers",),
     ),
     Break(
         "diff: one-sided p",

@@ -7,6 +7,7 @@ from benchmarks.breaks.form import Break
 PRINTED = "tests/orin_runner/cli/test_printed_numbers.py::test_"
 CHARTS = "tests/eval/report/test_charts.py::test_"
 PAGE = "tests/eval/report/test_page.py::test_"
+UNITS = "tests/eval/report/test_page_units.py::test_"
 SAMPLES = "tests/eval/runs/test_samples.py::test_"
 SENSORS = "tests/orin_runner/machine/test_sensors.py::test_"
 RESULT = "orin_runner/cli/result.py"
@@ -101,7 +102,7 @@ SCREEN = (
         "eval/report/page.py",
         "if n else (0.0, 1.0)",
         "if n else (0.0, 0.0)",
-        (f"{PAGE}intervals_are_wilsons",),
+        (f"{UNITS}nothing_is_known_of_no_items",),
     ),
     Break(
         "page: percent of one",
@@ -122,7 +123,7 @@ SCREEN = (
         "eval/report/page.py",
         "mib = 1 << 20",
         "mib = 1_000_000",
-        (f"{PAGE}the_page_says_what_the_run_measured",),
+        (f"{UNITS}a_memory_plan_is_shown_in_mebibytes",),
     ),
     Break(
         "page: clocks change places",

@@ -97,6 +97,14 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
             interruptions.end(hint)  # typer makes a silent exit of Ctrl-C
 
 
+def run_process(program: Callable[[], object]) -> None:
+    """``run``, where the process ends with ``program``: a Ctrl-C behind it has no words of Python's to say."""
+    try:
+        run(program)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Command(TyperCommand):
     """A command line whose mistakes are one line like all others, with nothing in it that a terminal would act on."""
 

@@ -75,4 +75,5 @@ def test_a_near_tie_is_the_noise_of_one_token_times_that() -> None:
     assert [noise.holds(item) for item in items] == [True, False, False, True]
     texts = [prediction(i, margin=margin, margin_scale=1.0, text="x") for i, margin in enumerate((0.09, 0.1))]
     assert noise.count([*items, *texts]) == 3
-    assert NearTies().count(items) == 0, "what was not measured turns nothing"
+    assert NearTies().count(items) is None, "nothing was measured"
+    assert NearTies(scores=0.3).count([*items, *texts]) is None, "of texts nothing was"

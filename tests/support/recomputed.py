@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -115,6 +116,11 @@ def wilson_limits(share: float, n: int) -> tuple[float, float]:
     a, b, c = 1 + z2 / n, -(2 * share + z2 / n), share * share
     root = math.sqrt(max(0.0, b * b - 4 * a * c))
     return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
+def near_s() -> float:
+    """Seconds by which two clocks may differ that are read one after the other, as often as others run in between."""
+    return 0.2 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,13 @@ import pytest
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from tests.support.commands import orin_run, orin_run_begun
-from tests.support.recomputed import json_lines
+from tests.support.recomputed import json_lines, near_s
 from tests.support.small_data import small_data
 from tests.support.waiting import until
 
 TASKS = ("hellaswag", "exam", "winogrande")
 ITEMS = 64
 """Of the exam; the others have fewer."""
-NEAR_S = 0.2
 PATIENCE_S = 120
 
 
@@ -256,7 +255,7 @@ def test_seconds_of_a_part_are_those_that_passed(both: tuple[Outcome, Outcome]) 
             process = record[last]["clocks"]["process"] + elsewhere
             checked = record[last]["clocks"].get("check", 0.0)
             end = max([part.last_answer_s, *part.seen]) if last == "exam" else part.last_answer_s
-            assert end - NEAR_S <= process + untouched(record, outcome) <= min(part.wall_s, end + checked + 1.0)
+            assert end - near_s() <= process + untouched(record, outcome) <= min(part.wall_s, end + checked + 1.0)
     first = both[1].parts[0]
     killed, interrupted = first.seen
     clocks = both[1].records[0]["exam"]["clocks"]

@@ -1,12 +1,10 @@
-"""Runs that survive: killed at any moment, interrupted, taken up again; nothing lost, nothing asked twice."""
+"""A run that is interrupted is taken up again; nothing lost, nothing asked twice."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -41,33 +39,6 @@ def answers(run: Path) -> dict[str, str]:
     found = {line["id"]: line["prediction"] for line in lines}
     assert len(found) == len(lines), "an item stands there twice"
     return found
-
-
-def disturb(model: Path, out: Path, how: signal.Signals, after: float, *options: str) -> subprocess.Popen[str]:
-    """Start a run and send a signal after so many seconds."""
-    process = orin_run_begun("eval", "exam", "--model", model, "--limit", str(ITEMS), "--out", out, *options)
-    time.sleep(after)
-    process.send_signal(how)
-    return process
-
-
-def test_fifty_kills(tmp_path: Path, model: Path, undisturbed: dict[str, str]) -> None:
-    """SIGKILL at fifty random moments, each run taken up where the last one was killed, begun anew when it is done."""
-    rng = random.Random(1)
-    finished = 0
-    out = tmp_path / "run-0"
-    for _ in range(50):
-        resume = ["--resume"] if (out / "run.json").exists() else []
-        process = disturb(model, out, signal.SIGKILL, rng.uniform(0.3, 3.5), *resume)
-        process.communicate()
-        if (out / "report.json").exists():
-            assert answers(out) == undisturbed
-            finished += 1
-            out = tmp_path / f"run-{finished}"
-    resume = ["--resume"] if (out / "run.json").exists() else []
-    done = orin_run("eval", "exam", "--model", model, "--limit", str(ITEMS), "--out", out, *resume)
-    assert done.returncode == 0, done.stderr
-    assert answers(out) == undisturbed
 
 
 def test_ctrl_c_ends_with_a_partial_report(tmp_path: Path, model: Path, undisturbed: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Where a window ends: an item as long as that is within it."""
+"""What ``diff`` counts at its edges: where a window ends, and two answers that are both wrong."""
 
 from __future__ import annotations
 
@@ -18,3 +18,12 @@ def test_an_item_as_long_as_the_window_is_within_it() -> None:
         256: "unexplained",
         257: "window",
     }
+
+
+def test_agreement_is_of_answers() -> None:
+    """Of four items one has the same answer, two another wrong one; one is lost."""
+    answers = (("A", "A"), ("B", "C"), ("C", "D"), ("B", "A"))
+    pairs = [Pair(prediction(i, one), prediction(i, other)) for i, (one, other) in enumerate(answers)]
+    found = compare(pairs, None)
+    assert (found["agreement"], found["flips_in_all"]) == (0.25, 3)
+    assert (found["lost"], found["gained"], found["drop_points"]) == (1, 0, 25.0)
