@@ -9,6 +9,8 @@ import fcntl
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -83,8 +85,8 @@ class RunWriter:
         now = time.monotonic()
         if last or now - self._parts_written >= PARTS_INTERVAL:
             self._parts_written = now
-            self._check_still_there()
-            write_parts(self.directory / PARTS, self._parts)
+            with self._there():
+                write_parts(self.directory / PARTS, self._parts)
 
     def proved(self, verdict: Verdict) -> None:
         """Write what is known of the model's file by now; of a resumed run the weakest of its parts counts."""
@@ -93,13 +95,23 @@ class RunWriter:
         model = {**self._header["model"], **known.keys, **refuted}
         if model != self._header["model"]:
             self._header = {**self._header, "model": model}
-            self._check_still_there()
-            write_json(self.directory / RUN, self._header)
+            with self._there():
+                write_json(self.directory / RUN, self._header)
 
     def report(self, report: dict[str, Any]) -> None:
         """Write ``report.json``."""
+        with self._there():
+            write_json(self.directory / REPORT, report)
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Look for the folder before something is written into it, and again if that fails."""
         self._check_still_there()
-        write_json(self.directory / REPORT, report)
+        try:
+            yield
+        except OSError:
+            self._check_still_there()
+            raise
 
     def _check_still_there(self) -> None:
         """What is written to a file that was removed is lost without a word from the system."""
