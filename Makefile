@@ -28,6 +28,9 @@ PROCESSOR := $(shell uname -m)-$(shell grep -m 1 -iE '^(flags|features)' /proc/c
 KEY := $(LLAMA_VERSION)-$(BACKEND)-$(PROCESSOR)-$(shell echo '$(LLAMA_FLAGS)' | cksum | cut -d ' ' -f 1)
 WHEELS := $(CACHE)/llama-cpp-python-$(KEY)
 
+# Test processes, each with CPUs of its own (tests/conftest.py) and up to 5 GB of memory.
+PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
+
 # The stamps name the build, so that another one (CUDA after CPU, say) is installed when it is wanted.
 RUN_STAMP := $(VENV)/run-$(KEY)
 TEST_STAMP := $(VENV)/test-$(KEY)
@@ -48,10 +51,10 @@ test: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(TEST_STAMP)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(PARALLEL)
 
 bench: $(TEST_STAMP)
 	@$(BIN)/python benchmarks/bench.py

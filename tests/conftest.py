@@ -10,6 +10,16 @@ import pytest
 from tests.support.paths import TINY
 
 
+def pytest_configure() -> None:
+    """Give each of several test processes CPUs of its own: llama.cpp's threads spin, and would wait for one another."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        n, cpus = int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), sorted(os.sched_getaffinity(0))
+        own = cpus[int(worker.removeprefix("gw")) :: n]
+        if own:
+            os.sched_setaffinity(0, own)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Path:
     """The tiny Phi-3 checkpoint of this repository."""

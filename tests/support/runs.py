@@ -11,6 +11,7 @@ import numpy as np
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
 from orin_runner.engine.prompt_cache import PromptCache
+from orin_runner.machine.devices import cpu_threads
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.requests import Request, Result, ScoreRequest, context_tokens
@@ -42,7 +43,7 @@ def run_gguf(
         n_outputs=n_outputs,
         kv_type="f32" if exact else "f16",
         flash_attn=not exact,
-        n_threads=2,
+        n_threads=cpu_threads(),
     )
     budget = Budget(n_cells, n_batch, 256, n_outputs)
     overrides = GGUFFile.open(path).rope_overrides(max(context_tokens(request) for request in requests))

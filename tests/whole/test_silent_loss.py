@@ -19,6 +19,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from orin_runner.batching.batch import BatchBuilder, Copy
 from orin_runner.engine.executor import Executor, LostPrefixError
+from orin_runner.machine.devices import cpu_threads
 from orin_runner.model.llama import Context, ContextSettings, Model
 from tests.support.checkpoints import phi3
 
@@ -33,7 +34,7 @@ def context(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Co
     source = phi3(folder / "hf", tiny, window=64, sharpness=2.5)
     convert(Checkpoint.open(source), folder / "model.gguf", Options("f32"))
     settings = ContextSettings(
-        n_cells=1024, n_batch=512, n_ubatch=512, n_outputs=256, kv_type="f32", flash_attn=False, n_threads=2
+        n_cells=1024, n_batch=512, n_ubatch=512, n_outputs=256, kv_type="f32", flash_attn=False, n_threads=cpu_threads()
     )
     with Model(folder / "model.gguf") as model, Context(model, settings) as context:
         yield context

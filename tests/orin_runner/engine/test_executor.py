@@ -15,6 +15,7 @@ from orin_runner.batching.batch import BatchBuilder
 from orin_runner.engine.backend import Backend
 from orin_runner.engine.device_clock import DeviceClock
 from orin_runner.engine.executor import Executor, LostPrefixError
+from orin_runner.machine.devices import cpu_threads
 from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.requests import Tokens
 from orin_runner.runner import DecodeStats
@@ -60,7 +61,7 @@ def test_llama_cpp_gives_the_bits_of_single_sequences(tmp_path: Path, tiny: Path
         np.append(stem[:n], rng.integers(3, 900, extra).astype(np.int32))
         for n, extra in ((700, 1), (700, 90), (512, 300), (512, 1), (511, 30), (130, 5), (700, 90), (128, 0), (128, 0))
     ]
-    settings = ContextSettings(n_cells=1024, n_batch=512, n_ubatch=256, n_outputs=8, n_seq=4, n_threads=2)
+    settings = ContextSettings(n_cells=1024, n_batch=512, n_ubatch=256, n_outputs=8, n_seq=4, n_threads=cpu_threads())
     with Model(model_path) as model, Context(model, settings) as context:
         apart, together = both_ways(context, paths, 128)
     assert together < apart / 2
