@@ -6,7 +6,7 @@ A runner is given all requests of a run at once, so that it may answer them in w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import sqrt
 from typing import Protocol
 
@@ -28,7 +28,8 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-"""Called after each decode call, behind the results that it completed."""
+"""Called before the first decode call, when the tokens of what is asked are counted, and after each, behind the results
+that it completed."""
 
 
 def no_progress(_: Progress) -> None:
@@ -60,6 +61,12 @@ class DecodeStats:
     def together(self, other: DecodeStats) -> DecodeStats:
         """The sum of both."""
         return DecodeStats(*(getattr(self, row.name) + getattr(other, row.name) for row in fields(self)))
+
+
+    def beside(self, other: DecodeStats) -> DecodeStats:
+        """What two that computed at once cost: the counts of both, the seconds of this one."""
+        counts = {name: getattr(self, name) + getattr(other, name) for name in ("tokens", "calls", "rows")}
+        return replace(self, **counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,21 @@ class RunStats:
             clocks={stage: self.clocks.get(stage, 0.0) + other.clocks.get(stage, 0.0) for stage in stages},
             device=self.device.together(other.device),
         )
+
+    def beside(self, other: RunStats) -> RunStats:
+        """What two that computed at once cost: the counts and the noise of both, the seconds of the one with more."""
+        longer, shorter = (self, other) if self.seconds >= other.seconds else (other, self)
+        return replace(
+            self.together(other),
+            settle_s=longer.settle_s,
+            clocks=longer.clocks,
+            device=longer.device.beside(shorter.device),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(self.clocks.values())
 
 
 class Runner(Protocol):

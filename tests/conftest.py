@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from convert.checkpoint import Checkpoint
+from convert.convert import Options, convert
 from tests.support.paths import TINY
 
 
@@ -24,6 +26,14 @@ def pytest_configure() -> None:
 def tiny() -> Path:
     """The tiny Phi-3 checkpoint of this repository."""
     return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a GGUF, with its manifest beside it; not to be changed."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    convert(Checkpoint.open(tiny), path, Options())
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -63,15 +63,18 @@ class Engine:
         self._cache = cache
         self.max_context = min(n_positions, budget.n_cells)
         self.stats = RunStats()
+        self._scores_measured = False
+        self._text_noise = TextNoise(self._executors[0])
 
     def run(
-        self, requests: Sequence[Request], on_progress: OnProgress = no_progress
+        self, requests: Sequence[Request], on_progress: OnProgress = no_progress, *, goes_on: bool = False
     ) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request, in whatever order is fastest.
 
         Args:
             requests: what is asked.
-            on_progress: called behind the results of each batch.
+            on_progress: called before the first batch and behind the results of each.
+            goes_on: these belong to the run before: what noise that has measured is not measured again.
 
         Yields:
             (index of the request, its result), each exactly once.
@@ -80,6 +83,8 @@ class Engine:
             UserError: a request does not fit the context; nothing has been computed then.
             DecodeError, LostPrefixError: the device failed, or a prefix was lost.
         """
+        if not goes_on:
+            self._scores_measured, self._text_noise = False, TextNoise(self._executors[0])
         answers, checks = DecodeStats(), DecodeStats()
         clock = DeviceClock(answers)
         for executor in self._executors:
@@ -105,6 +110,7 @@ class Engine:
             stats.sent = wanted.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
             stats.unique = _distinct(prefill, wanted, [text.request.prompt for text in texts])
             stats.clocks["plan"] = time.perf_counter() - started
+            on_batch()
             if wanted.paths:
                 yield from self._score(prefill, wanted, scorer, on_batch)
             if texts:
@@ -135,7 +141,7 @@ class Engine:
         scorer: RowScorer,
         on_batch: Callable[[], None],
     ) -> Iterator[tuple[int, Result | Failed]]:
-        """The results of score requests; afterwards their noise is measured."""
+        """The results of score requests; afterwards their noise is measured, once a run."""
         before = time.perf_counter()
 
         def on_prefill_batch() -> None:
@@ -144,6 +150,9 @@ class Engine:
 
         yield from prefill.run(self._executors, self._budget, scorer, self._cache, on_prefill_batch)
         self.stats.clocks["prefill"] = time.perf_counter() - before
+        if self._scores_measured:
+            return
+        self._scores_measured = True
         before = time.perf_counter()
         self.stats.score_noise = score_noise(
             self._executors[0],
@@ -184,12 +193,17 @@ class Engine:
         on_batch: Callable[[], None],
     ) -> Iterator[tuple[int, Result | Failed]]:
         """The results of generation requests."""
-        stats, noise = self.stats, TextNoise(self._executors[0])
+        stats, noise = self.stats, self._text_noise
+        measured = bool(noise.found.n)
         before = time.perf_counter()
+
+        def keep_noise() -> None:
+            if not measured:
+                stats.text_noise = noise.found
 
         def on_decode_batch() -> None:
             stats.clocks["decode"] = time.perf_counter() - before
-            stats.text_noise = noise.found
+            keep_noise()
             on_batch()
 
         greedy = Greedy(self._executors, self._budget, noise, scorer, self._cache, on_decode_batch)
@@ -198,7 +212,7 @@ class Engine:
             stats.unique += n
             stats.sent += len(twins[text.index]) * n
             yield from ((i, text.result()) for i in twins[text.index])
-        stats.text_noise = noise.found
+        keep_noise()
         stats.settled, stats.settle_s = greedy.settled, greedy.settle_s
         stats.clocks["decode"] = time.perf_counter() - before
 

@@ -35,7 +35,7 @@ class Greedy:
     Args:
         executors: where to compute; near-ties are settled on the first.
         budget: limits of one decode call, and of one executor's cache.
-        noise: what the run has shown of it so far; the first round adds to it.
+        noise: what the run has shown of it so far; where that is nothing, the first round adds to it.
         scorer: threads for the row work.
         cache: states of shared prefixes to restore instead of computing them, and to keep.
         on_batch: called behind the texts that each batch finishes.
@@ -66,7 +66,8 @@ class Greedy:
             texts: none of them begun.
             tree: of all their paths, one text's after another's.
         """
-        waiting = yield from self._first_round(texts, tree)
+        measured = bool(self._noise.found.n)
+        waiting = list(texts) if measured else (yield from self._first_round(texts, tree))
         while waiting:
             unsure: list[GreedyText] = []
             left_out: list[GreedyText] = []

@@ -1,8 +1,8 @@
 """What a worker and its parent say to each other, in the order in which it is said.
 
 The parent sends a ``Job``. The worker plans (``Planned``), loads (``Loading``, ``Loaded``) and waits. Then the parent
-sends lists of requests, each of which is answered by ``Answers`` and at last ``Done``, or ``MeasurePromptRate``, which
-is answered by a ``PromptRate``. A ``Note`` may come at any time, ``Refused`` or ``LastWords`` instead of anything else.
+sends ``Questions``, which are answered by ``Answers`` and at last ``Done``, or ``MeasurePromptRate``, which is answered
+by a ``PromptRate``. A ``Note`` may come at any time, ``Refused`` or ``LastWords`` instead of anything else.
 """
 
 from __future__ import annotations
@@ -57,15 +57,16 @@ class Job:
         device_bytes: int | None = None,
         draft: bool = True,
         prompt_cache: PromptCacheOptions | None = None,
+        n_threads: int | None = None,
     ) -> Job:
-        """The job of answering ``requests`` with ``file`` on all CPUs of this process."""
+        """The job of answering ``requests`` with ``file``; on all CPUs of this process where no number is given."""
         return cls(
             model=file.path,
             needs=needs_of(requests),
             lengths=[context_tokens(request) for request in requests],
             device_bytes=device_bytes,
             share=1.0,
-            n_threads=cpu_threads(),
+            n_threads=n_threads or cpu_threads(),
             draft=draft,
             prompt_cache=prompt_cache,
         )
@@ -114,6 +115,14 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Questions:
+    """Requests to answer; ``goes_on`` as ``Engine.run`` takes it."""
+
+    requests: Sequence[Request]
+    goes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """Results that have become known, by index in the request list; how far the run is, and what it has cost so far."""
 
@@ -150,4 +159,4 @@ class Note:
 
 
 FromWorker = Planned | Loading | Loaded | Answers | Done | PromptRate | Note | Refused | LastWords
-ToWorker = Sequence[Request] | MeasurePromptRate
+ToWorker = Questions | MeasurePromptRate

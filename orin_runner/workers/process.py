@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from orin_runner.workers.death import Death, LastWords
 
@@ -35,33 +35,60 @@ Function = Callable[[Connection, Any], None]
 """What a process calls, at the top level of its module: its end of the pipe, and the first message."""
 
 
+class Channel(Protocol):
+    """One end of a pipe; ``recv`` raises EOFError where the other is closed, ``send`` BrokenPipeError."""
+
+    def send(self, message: Any, /) -> None: ...
+    def recv(self) -> Any: ...
+
+
+class Process(Protocol):
+    """A process that calls a function with its end of a pipe; see ``WorkerProcess``."""
+
+    @property
+    def connection(self) -> Channel: ...
+    @property
+    def output(self) -> str: ...
+    def death(self, said: str | None, patience_s: float) -> Death: ...
+    def kill(self) -> None: ...
+    def close(self, patience_s: float) -> None: ...
+
+
 class WorkerProcess:
     """Calls ``module.name(connection, first message)`` in a fresh interpreter.
 
     Not ``multiprocessing.Process``: that would import the caller's own script again, and run it if nothing guards it.
 
+    Args:
+        function: what it calls.
+        environment: variables that it has beside ours, or with another value.
+        cpus: where it may run; empty for wherever we may.
+
     Attributes:
         connection: our end of the pipe.
     """
 
-    def __init__(self, function: Function) -> None:
+    def __init__(
+        self, function: Function, *, environment: Mapping[str, str] | None = None, cpus: Collection[int] = ()
+    ) -> None:
         self.connection, theirs = multiprocessing.Pipe()
         self._output = os.memfd_create("worker")
         # The kernel's signal comes when the thread that started the process ends, not when its process does.
         watched = threading.current_thread() is threading.main_thread()
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; "
-            f"main({theirs.fileno()}, {os.getpid()}, {watched}, {function.__module__!r}, {function.__name__!r})"
+            f"main({theirs.fileno()}, {os.getpid()}, {watched}, {sorted(cpus)}, "
+            f"{function.__module__!r}, {function.__name__!r})"
         )
-        debug = bool(os.environ.get(DEBUG))
+        # ggml would run a debugger on the dying process, which takes seconds.
+        quiet = {} if os.environ.get(DEBUG) else {"GGML_NO_BACKTRACE": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
-            # ggml would run a debugger on the dying process, which takes seconds.
-            env=os.environ if debug else {**os.environ, "GGML_NO_BACKTRACE": "1"},
+            env={**os.environ, **quiet, **(environment or {})},
         )
         theirs.close()
 
@@ -98,16 +125,19 @@ class WorkerProcess:
             return self._process.wait()
 
 
-def main(descriptor: int, parent: int, watched: bool, module: str, name: str) -> None:
+def main(descriptor: int, parent: int, watched: bool, cpus: list[int], module: str, name: str) -> None:
     """What the process runs.
 
     Args:
         descriptor: file descriptor of its end of the pipe, over which the first message comes.
         parent: the process that started it.
         watched: the kernel may be asked to end it with the thread that started it.
+        cpus: where it may run; empty for anywhere.
         module, name: of the function to call.
     """
     _end_with(parent, watched=watched)
+    if cpus:
+        os.sched_setaffinity(0, cpus)
     # They reach the whole process group; the parent decides what becomes of this process.
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)

@@ -30,9 +30,10 @@ from orin_runner.workers.messages import (
     MeasurePromptRate,
     Note,
     Planned,
+    Questions,
     Refused,
 )
-from orin_runner.workers.process import DEBUG, Function, WorkerProcess
+from orin_runner.workers.process import DEBUG, Function, Process, WorkerProcess
 from orin_runner.workers.verdict import MAX_DEATHS_WITHOUT_PROGRESS, Verdict, Verdicts, WorkerDiedError, died_in_vain
 
 CLOSE_S = 10
@@ -55,6 +56,7 @@ class Supervisor:
         on_note: called with a line when a worker died and another one takes over.
         on_loading: called with the share of the weights that is loaded.
         serve: the worker's own function, at the top level of its module; tests put another in its place.
+        spawn: starts a process that calls it.
 
     Attributes:
         plan: the memory plan in force.
@@ -73,14 +75,16 @@ class Supervisor:
         on_note: Callable[[str], None],
         on_loading: Callable[[float], None] = lambda _: None,
         serve: Function = worker.serve,
+        spawn: Callable[[Function], Process] = WorkerProcess,
     ) -> None:
         self._job = job
         self._on_note = on_note
         self._on_loading = on_loading
-        self._serve = serve
-        self._process: WorkerProcess | None = None
+        self._serve, self._spawn = serve, spawn
+        self._process: Process | None = None
         self._said: str | None = None  # by the worker, of its end
         self._owed = False  # the worker has more to say about requests it was sent
+        self._killed = False
         self.stats = RunStats()
         self.deaths = 0
         self.plan: MemoryPlan
@@ -110,7 +114,9 @@ class Supervisor:
     def _started(self) -> Death | None:
         """Start one worker; what it died of if that was before its model was loaded."""
         self._said, self._owed = None, False
-        self._process = WorkerProcess(self._serve)
+        self._process = self._spawn(self._serve)
+        if self._killed:  # meanwhile
+            self._process.kill()
         try:
             self._process.connection.send(self._job)
             for message in self._messages():
@@ -133,6 +139,13 @@ class Supervisor:
             raise
         return None
 
+    def kill(self) -> None:
+        """End the worker at once, and let no other follow it; from any thread. What runs raises ``KilledError``."""
+        self._killed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the worker."""
         if self._process is not None:
@@ -150,13 +163,18 @@ class Supervisor:
         self.close()
 
     def run(
-        self, requests: Sequence[Request], on_progress: OnProgress = no_progress
+        self, requests: Sequence[Request], on_progress: OnProgress = no_progress, *, goes_on: bool = False
     ) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request exactly once, whatever happens to the workers.
 
         A run that is not read to its end is computed to its end all the same before the next one begins. ``Failed``
         come back: a request that no model can answer; one that no longer fits after a worker's death, because others
         have taken the memory; one that workers die of.
+
+        Args:
+            requests: what is asked.
+            on_progress: called after each decode call.
+            goes_on: as ``Engine.run`` takes it.
 
         Raises:
             WorkerDiedError: workers keep dying without answering anything, or nothing at all fits any more.
@@ -178,7 +196,7 @@ class Supervisor:
                     self._start_again(len(requests) - n_open, len(requests))
                     yield from self._too_long(open_requests)
                 part = [i for i in part if i in open_requests]
-                yield from self._ask(part, open_requests, costs, on_progress)
+                yield from self._ask(part, open_requests, costs, on_progress, goes_on=goes_on)
             except (_WorkerLostError, BrokenPipeError):
                 death = self._buried()
                 left = [i for i in part if i in open_requests]
@@ -220,7 +238,13 @@ class Supervisor:
             yield i, Failed(f"needs {needed[i]} tokens of context, memory now allows {self.max_context}")
 
     def _ask(
-        self, part: Sequence[int], open_requests: dict[int, Request], costs: Costs, on_progress: OnProgress
+        self,
+        part: Sequence[int],
+        open_requests: dict[int, Request],
+        costs: Costs,
+        on_progress: OnProgress,
+        *,
+        goes_on: bool,
     ) -> Iterator[tuple[int, Result | Failed]]:
         """Send the requests of ``part`` to the worker; takes out those that it answers."""
         if not part:
@@ -228,7 +252,7 @@ class Supervisor:
         assert self._process is not None
         if self._owed:  # the last run was not read to its end
             next(message for message in self._messages() if isinstance(message, Done))
-        self._process.connection.send([open_requests[i] for i in part])
+        self._process.connection.send(Questions([open_requests[i] for i in part], goes_on))
         self._owed = True
         for message in self._messages():
             if isinstance(message, Answers):
@@ -280,6 +304,9 @@ class Supervisor:
         """What the worker died of; there is none any more."""
         assert self._process is not None
         death = self._process.death(self._said, CLOSE_S)
+        if self._killed:
+            self.close()
+            raise KilledError
         if os.environ.get(DEBUG):
             self._on_note(f"the engine died, and this is what it said:\n{self._process.output}")
         self.close()
@@ -307,6 +334,10 @@ def planned(job: Job, on_note: Callable[[str], None]) -> tuple[MemoryPlan, int]:
         except DoesNotFitError as error:
             return error.plan, 0
         return supervisor.plan, supervisor.max_context
+
+
+class KilledError(Exception):
+    """``Supervisor.kill`` has ended what was running."""
 
 
 class _WorkerLostError(Exception):

@@ -11,7 +11,6 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -25,7 +24,7 @@ from orin_runner.machine.devices import present_device
 from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, budget_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.requests import Failed, Request, Result
+from orin_runner.requests import Failed, Result
 from orin_runner.runner import Progress
 from orin_runner.workers.messages import (
     Answers,
@@ -36,6 +35,7 @@ from orin_runner.workers.messages import (
     MeasurePromptRate,
     Note,
     Planned,
+    Questions,
     Refused,
     ToWorker,
 )
@@ -123,15 +123,15 @@ def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan, file: GGUF
     return PromptCache(replace(job.prompt_cache, identity="\n".join(parts)), lambda text: connection.send(Note(text)))
 
 
-def answer(connection: Connection, engine: Engine, requests: Sequence[Request]) -> None:
-    """Run ``requests`` and send what comes: the results of each batch with how far the run is then."""
+def answer(connection: Connection, engine: Engine, questions: Questions) -> None:
+    """Run ``questions`` and send what comes: the results of each batch with how far the run is then."""
     results: list[tuple[int, Result | Failed]] = []
 
     def send(progress: Progress | None) -> None:
         connection.send(Answers(tuple(results), progress, engine.stats))
         results.clear()
 
-    for found in engine.run(requests, send):
+    for found in engine.run(questions.requests, send, goes_on=questions.goes_on):
         results.append(found)  # noqa: PERF402 - what has been collected is sent meanwhile
     send(None)
     connection.send(Done(engine.stats))

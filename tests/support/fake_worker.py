@@ -50,11 +50,11 @@ def serve(
     answered = 0
     try:
         while True:
-            requests = connection.recv()
-            if die_after == 0 or (measured == "dies" and isinstance(requests, MeasurePromptRate)):
+            asked = connection.recv()
+            if die_after == 0 or (measured == "dies" and isinstance(asked, MeasurePromptRate)):
                 os.kill(os.getpid(), how)
             context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
-            if isinstance(requests, MeasurePromptRate):
+            if isinstance(asked, MeasurePromptRate):
                 connection.send(prompt_rate(context, settings.n_batch, min_seconds=0.0))
                 continue
             engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
@@ -70,9 +70,9 @@ def serve(
                 if die_after is not None and answered >= die_after:
                     os.kill(os.getpid(), how)
 
-            if poisoned is not None and any(POISON in request.prompt for request in requests):
+            if poisoned is not None and any(POISON in request.prompt for request in asked.requests):
                 poisoned()
-            for found in engine.run(requests, send):
+            for found in engine.run(asked.requests, send, goes_on=asked.goes_on):
                 results.append(found)  # noqa: PERF402 - sent meanwhile
             connection.send(Answers(tuple(results), None, engine.stats))
             connection.send(Done(engine.stats))
@@ -190,3 +190,13 @@ def asserts_while_loading(connection: Connection, job: Job) -> None:
     with Path(job.model).open("a", encoding="utf-8") as file:
         file.write("started\n")
     asserts()
+
+
+def fits_nothing(connection: Connection, job: Job) -> None:
+    """Its plan does not fit."""
+    serve(connection, job, limit=0)
+
+
+def fits_short_ones(connection: Connection, job: Job) -> None:
+    """Its plan has room for requests of 20 tokens."""
+    serve(connection, job, limit=20)

@@ -12,6 +12,7 @@ import pytest
 from orin_runner.engine.engine import Engine
 from orin_runner.requests import Generated, Request, Result
 from orin_runner.runner import OnProgress, Progress, RunStats
+from orin_runner.workers.messages import Questions
 from orin_runner.workers.worker import answer
 
 
@@ -20,7 +21,9 @@ class DiesWhileDecoding:
 
     stats = RunStats()
 
-    def run(self, _requests: Sequence[Request], on_progress: OnProgress) -> Iterator[tuple[int, Result]]:
+    def run(
+        self, _requests: Sequence[Request], on_progress: OnProgress, *, goes_on: bool
+    ) -> Iterator[tuple[int, Result]]:
         on_progress(Progress(10, 20, 30))
         for i in range(2):
             yield i, Generated(np.zeros(1, np.int32), True, 1.0, -1.0, 1, 0)
@@ -32,7 +35,7 @@ def test_texts_are_handed_over_as_they_end() -> None:
     """Decoding may take hours: what has ended by then is kept."""
     ours, theirs = Pipe()
     with pytest.raises(MemoryError):
-        answer(theirs, cast("Engine", DiesWhileDecoding()), [])
+        answer(theirs, cast("Engine", DiesWhileDecoding()), Questions([]))
     theirs.close()
     # The prompts' batch, and each text's; a text held back would be the end of the pipe here.
     assert [[i for i, _ in ours.recv().results] for _ in range(3)] == [[], [0], [1]]
