@@ -1,80 +1,28 @@
-"""Hugging Face checkpoints on disk: config, safetensors shards, raw tensor bits.
+"""Hugging Face checkpoints on disk: the config, and the tensors of all shards, which readers of two formats give.
 
-The safetensors library reads and checks the headers: what it refuses is refused here, in its words. The data is read
-here, because bfloat16 values are wanted as bits and the library gives them to torch alone. The format is an 8-byte
-little-endian header length, a JSON header and the data (https://github.com/huggingface/safetensors#format).
+Knows neither format: ``safetensors_file.py`` and ``torch_bin.py`` read one file each.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-
-from convert.schemas import Config, ShardIndex, check
+from convert.safetensors_file import read_header
+from convert.schemas import DAMAGED, Config, ShardIndex, check
+from convert.source_tensor import SourceTensor
 from orin_runner.errors import UserError
 from orin_runner.files import read_json
 
-Bits = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-"""Raw values: uint16 for BF16 and F16, uint32 for F32."""
-
-DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32}
-DAMAGED = "download the checkpoint again"
 WEIGHTS = "model.safetensors"
-SHARD_INDEX = "model.safetensors.index.json"
-CHUNK_VALUES = 4 << 20
-"""Values looked at at a time: bounds the temporaries of a pass over a tensor to some 100 MB."""
+BIN_WEIGHTS = "pytorch_model.bin"
+"""A checkpoint's one file, or with ``INDEX`` the index of its shards."""
+INDEX = ".index.json"
 
-
-@dataclass(frozen=True, slots=True)
-class SourceTensor:
-    """Where a tensor's bytes lie. ``dtype`` is safetensors' name; ``offset`` counts from the file's start."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-    offset: int
-
-    @property
-    def n_bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
-
-    def read(self) -> Bits:
-        """All values as raw bits, in the tensor's shape."""
-        dtype = DTYPES[self.dtype]
-        count = math.prod(self.shape)
-        values = np.fromfile(self.file, dtype=dtype, count=count, offset=self.offset)
-        if len(values) != count:
-            raise UserError(f"{self.file} ends within tensor {self.name}", "download the file again")
-        return values.reshape(self.shape)
-
-    def chunks(self) -> Iterator[Bits]:
-        """The values as raw bits, flat, at most ``CHUNK_VALUES`` at a time."""
-        dtype = np.dtype(DTYPES[self.dtype])
-        left = math.prod(self.shape)
-        with self.file.open("rb") as file:
-            file.seek(self.offset)
-            while left:
-                values = np.fromfile(file, dtype=dtype, count=min(left, CHUNK_VALUES))
-                if not len(values):
-                    raise UserError(f"{self.file} ends within tensor {self.name}", "download the file again")
-                left -= len(values)
-                yield values
-
-    def sha256(self) -> str:
-        """Digest of the tensor's bytes as they lie in the file."""
-        digest = hashlib.sha256()
-        for chunk in self.chunks():
-            digest.update(chunk.data)
-        return digest.hexdigest()
+Reader = Callable[[Path], Iterator[SourceTensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +46,17 @@ class Checkpoint:
         _refuse_special_files(directory)
         config = read_json(directory / "config.json", DAMAGED)
         check(Config, config, directory / "config.json")
-        weight_map = _weight_map(directory)
+        shards, weight_map, read = _weights(directory)
         tensors: dict[str, SourceTensor] = {}
-        for shard in sorted({WEIGHTS} if weight_map is None else set(weight_map.values())):
+        for shard in shards:
             path = directory / shard
             if not path.exists():
                 raise UserError(f"shard {shard} of {directory} is missing", DAMAGED)
-            for tensor in read_header(path):
+            for tensor in read(path):
                 if tensor.name in tensors:
                     raise UserError(f"tensor {tensor.name} stands in two shards of {directory}", DAMAGED)
                 tensors[tensor.name] = tensor
-        for name, shard in (weight_map or {}).items():
+        for name, shard in weight_map.items():
             if name not in tensors or tensors[name].file.name != shard:
                 raise UserError(f"tensor {name} is not in {shard}, where the index says", DAMAGED)
         return cls(directory, config, tensors, directory.resolve().name)
@@ -136,42 +84,40 @@ def _refuse_special_files(directory: Path) -> None:
             raise UserError(f"{path} is not a regular file", DAMAGED)
 
 
-def _weight_map(directory: Path) -> dict[str, str] | None:
-    """Shard by tensor name; None for one file, which transformers, too, takes first."""
-    if (directory / WEIGHTS).exists():
-        return None
-    index = directory / SHARD_INDEX
-    if index.exists():
-        return check(ShardIndex, read_json(index, DAMAGED), index).weight_map
-    if any(directory.glob("*.bin")):
-        raise UserError(
-            f"{directory} holds pickled weights (*.bin) only",
-            "save it as safetensors first: AutoModel.from_pretrained(DIR).save_pretrained(NEW)",
-        )
-    raise UserError(f"{directory} holds no {WEIGHTS}", DAMAGED)
+def has_safetensors(directory: Path) -> bool:
+    """Whether the weights in ``directory`` are safetensors, which are taken before any others."""
+    return _has(directory, WEIGHTS)
 
 
-def read_header(path: Path) -> Iterator[SourceTensor]:
-    """The tensors of a shard, in the order of their data.
+def bin_reader() -> Reader:
+    """What reads a ``.bin`` file.
 
     Raises:
-        UserError: the safetensors library refuses the file, or a tensor is of a type that is not converted.
+        UserError: torch is not installed.
     """
     try:
-        with safe_open(path, framework="numpy") as shard:
-            # A file that the library accepts is covered by its tensors without a gap, so sizes make offsets.
-            names = shard.offset_keys()
-            views = [shard.get_slice(name) for name in names]
-            entries = [(view.get_dtype(), tuple(view.get_shape())) for view in views]
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a complete safetensors file: {error}", DAMAGED) from error
-    with path.open("rb") as file:
-        offset = 8 + int.from_bytes(file.read(8), "little")
-    for name, (dtype, shape) in zip(names, entries, strict=True):
-        if dtype not in DTYPES:
-            raise UserError(
-                f"tensor {name} has type {dtype}; only BF16, F16 and F32 checkpoints can be converted exactly"
-            )
-        tensor = SourceTensor(name, dtype, shape, path, offset)
-        offset += tensor.n_bytes
-        yield tensor
+        from convert.torch_bin import read_bin  # noqa: PLC0415 - torch is needed by old checkpoints only
+    except ImportError as error:
+        reason = f"the weights are pickled ({BIN_WEIGHTS}), which takes torch to read ({error})"
+        raise UserError(reason, "pip install 'orin-run[reference]', or name a safetensors checkpoint") from error
+    return read_bin
+
+
+def _has(directory: Path, weights: str) -> bool:
+    return (directory / weights).exists() or (directory / (weights + INDEX)).exists()
+
+
+def _weights(directory: Path) -> tuple[list[str], dict[str, str], Reader]:
+    """The shards, the shard that the index names by tensor, and the reader; in the order in which transformers looks.
+
+    One file comes before shards and has no index.
+    """
+    weights = WEIGHTS if has_safetensors(directory) else BIN_WEIGHTS
+    if not _has(directory, weights):
+        raise UserError(f"{directory} holds no {WEIGHTS} and no {BIN_WEIGHTS}", DAMAGED)
+    read: Reader = read_header if weights == WEIGHTS else bin_reader()
+    if (directory / weights).exists():
+        return [weights], {}, read
+    index = directory / (weights + INDEX)
+    weight_map = check(ShardIndex, read_json(index, DAMAGED), index).weight_map
+    return sorted(set(weight_map.values())), weight_map, read

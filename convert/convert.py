@@ -8,17 +8,19 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoint import DTYPES, Checkpoint
+from convert.checkpoint import Checkpoint
 from convert.conversion import Conversion, Report
 from convert.header import stamp
 from convert.layouts.families import layout_for
 from convert.layouts.layout import SKIPPED, Layout
 from convert.manifest import AddedRecord, Manifest, OmittedRecord
+from convert.schemas import DAMAGED
+from convert.source_tensor import DTYPES
 from convert.target import check_target, written
 from convert.tensor_type import Use, pick_type
 from convert.verify import Verified, verify
@@ -27,6 +29,7 @@ from convert.vocab.vocabulary import read_vocabulary
 from convert.write import write
 from orin_runner import __version__
 from orin_runner.errors import UserError
+from orin_runner.files import naming
 from orin_runner.model.gguf_digests import metadata_digests
 from orin_runner.model.gguf_header import Header, read_header
 from orin_runner.model.gguf_keys import CHECKPOINT_SHA256, MANIFEST_SHA256
@@ -77,7 +80,8 @@ def convert(
         cut = tokenize and cut_otherwise(gguf, conversion.vocabulary.huggingface_json, tokenize)
         manifest = _manifest(conversion, verified, read_header(gguf), cut)
         stamp(gguf, {MANIFEST_SHA256: manifest.digest(), CHECKPOINT_SHA256: manifest.checkpoint["sha256"]})
-        manifest_file.write_text(manifest.to_json(), encoding="utf-8")
+        with naming(manifest_file):
+            manifest_file.write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 
@@ -86,7 +90,7 @@ def _decide(checkpoint: Checkpoint, out: Path, options: Options, report: Report)
     sources = layout.sources()
     _match(checkpoint, layout)
     n_rows = sources[layout.tensors[0].source][0]
-    vocabulary = read_vocabulary(checkpoint.directory, n_rows)
+    vocabulary = read_vocabulary(checkpoint.directory, n_rows, checkpoint.config)
     # Before the weights are read; what they come out as is known, and checked, after that.
     _check_disk(out, layout, dict.fromkeys(sources, "F16"))
     types: dict[str, str] = {}
@@ -107,7 +111,7 @@ def _match(checkpoint: Checkpoint, layout: Layout) -> None:
     sources = layout.sources()
     for name, shape in sources.items():
         if name not in checkpoint.tensors:
-            raise UserError(f"tensor {name} is missing from {checkpoint.directory}", "download the checkpoint again")
+            raise UserError(f"tensor {name} is missing from {checkpoint.directory}", DAMAGED)
         found = checkpoint.tensors[name].shape
         if found != shape:
             raise UserError(f"tensor {name} has shape {list(found)}, config.json calls for {list(shape)}")
@@ -154,6 +158,7 @@ def _manifest(conversion: Conversion, verified: Verified, header: Header, cut: t
             "pre": vocabulary.pre,
             "cut_otherwise": None if cut is None else cut[0],
             "sample_pieces": None if cut is None else cut[1],
+            "conflicts": [asdict(conflict) for conflict in vocabulary.conflicts],
         },
         metadata_sha256=metadata_digests(header),
         tensor_table_sha256=header.table_sha256,

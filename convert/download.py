@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -12,19 +14,41 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from convert.checkpoint import bin_reader, has_safetensors
 from orin_runner.errors import UserError, first_line
 
-NEEDED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+"""What the hub calls a repository: owner/name."""
+TOKENIZER = ("*.json", "*.jinja", "tokenizer.model", "merges.txt")
+SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
+BINS = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
-def download(repository: str) -> Path:
+def download_checkpoint(repository: str) -> Path:
+    """``download`` of all that a conversion reads: pickled weights only where there are no others.
+
+    Raises:
+        UserError: as ``download``; or the weights are pickled, and torch is not installed.
+    """
+    directory = download(repository, (*SAFETENSORS, *TOKENIZER))
+    if has_safetensors(directory):
+        return directory
+    bin_reader()  # before hours of downloading
+    return download(repository, (*BINS, *TOKENIZER))
+
+
+def download(repository: str, patterns: Sequence[str]) -> Path:
     """The local folder of a hub checkpoint; files already there, and parts of files, are not fetched again.
+
+    Args:
+        repository: its name, ``owner/name``.
+        patterns: of the files to fetch; ``TOKENIZER`` leaves the weights out.
 
     Raises:
         UserError: there is no such checkpoint, or the hub cannot be reached.
     """
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(NEEDED)))
+        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
     except RepositoryNotFoundError as error:
         raise UserError(
             f"the hub has no checkpoint {repository}", "check the spelling, or name a local folder"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convert.checkpoint import CHUNK_VALUES, DTYPES, Bits
+from convert.source_tensor import CHUNK_VALUES, DTYPES, Bits
 
 Float32 = npt.NDArray[np.float32]
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, GGUFWriter, LlamaFileType
 
-from convert.checkpoint import DTYPES
 from convert.layouts.layout import Layout, stacked
+from convert.source_tensor import DTYPES
 from convert.vocab.vocabulary import Vocabulary
 from orin_runner.errors import RunError
+from orin_runner.files import naming
 from orin_runner.model import gguf_keys
 
 FILE_TYPES = {"F16": LlamaFileType.MOSTLY_F16, "BF16": LlamaFileType.MOSTLY_BF16, "F32": LlamaFileType.ALL_F32}
@@ -67,12 +68,14 @@ def open_gguf(
         n_bytes = math.prod(shape) * dtype.itemsize
         writer.add_tensor_info(tensor_name, shape, dtype, n_bytes, raw_dtype=GGMLQuantizationType[type_name])
     try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
+        with naming(path):
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
         yield writer
     finally:
-        writer.close()
+        with naming(path):
+            writer.close()
 
 
 def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:

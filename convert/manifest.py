@@ -70,8 +70,8 @@ class Manifest:
         checkpoint: folder name, model type, and the digest over all its weights.
         layout: GGUF architecture, the sliding window it honours and the one it drops.
         tokenizer: what built the tokenizer, the digest of its serialized form, llama.cpp's names of model and
-            pre-tokenizer, and how many of the pieces of ``convert/vocab/sample.py`` llama.cpp's own vocabulary cuts
-            otherwise.
+            pre-tokenizer, how many of the pieces of ``convert/vocab/sample.py`` llama.cpp's own vocabulary cuts
+            otherwise, and the special tokens that the checkpoint's other files name otherwise.
         metadata_sha256: digest of every key of the GGUF but the two that are stamped into it afterwards.
         tensor_table_sha256: digest of its tensor table.
         source_sha256: digest of every checkpoint tensor's bytes.

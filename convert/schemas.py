@@ -16,6 +16,9 @@ from orin_runner.schema import Schema
 
 T = TypeVar("T")
 
+DAMAGED = "download the checkpoint again"
+"""What to do about a checkpoint that is not whole."""
+
 MAX_LAYERS = 512
 """LLAMA_MAX_LAYERS of llama.cpp (llama-hparams.h)."""
 
@@ -32,6 +35,8 @@ Positions = Annotated[int, Field(gt=0, lt=1 << 31)]
 Float32 = Annotated[float, Field(ge=2**-126, lt=2**128)]
 """A positive number that a GGUF's float32 holds."""
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+TokenIds = int | list[int]
+"""As config.json has them: any number, where a negative one means none."""
 
 
 def _file_name(name: str) -> str:
@@ -75,6 +80,7 @@ class Config(_Form):
     word_embed_proj_dim: Width | None = None
     vocab_size: Rows | None = None
     max_position_embeddings: Positions | None = None
+    max_sequence_length: Positions | None = None
     original_max_position_embeddings: Positions | None = None
     sliding_window: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
     use_sliding_window: bool | None = None
@@ -90,6 +96,9 @@ class Config(_Form):
     mlp_bias: bool | None = None
     lm_head_bias: bool | None = None
     hidden_act: str | None = None
+    bos_token_id: TokenIds | None = None
+    eos_token_id: TokenIds | None = None
+    pad_token_id: TokenIds | None = None
     transformers_weights: None = None  # transformers would read that file in place of model.safetensors
 
     @model_validator(mode="after")
@@ -103,15 +112,16 @@ class Config(_Form):
 
 
 class ShardIndex(_Form):
-    """``model.safetensors.index.json``: the shard, a file beside the index, by tensor name."""
+    """The index of shards, safetensors or ``.bin``: the shard, a file beside the index, by tensor name."""
 
     weight_map: Annotated[dict[str, Annotated[str, AfterValidator(_file_name)]], Field(min_length=1)]
 
 
 class GenerationConfig(_Form):
-    """``generation_config.json``: the tokens that end a text."""
+    """``generation_config.json``: the tokens that end a text, and whether it was made of config.json by a program."""
 
     eos_token_id: TokenId | list[TokenId] | None = None
+    from_model_config: bool | None = Field(None, alias="_from_model_config")
 
 
 def check(form: type[T], value: Mapping[str, Any], path: Path) -> T:
@@ -123,4 +133,4 @@ def check(form: type[T], value: Mapping[str, Any], path: Path) -> T:
     try:
         return Schema(form).check(value)
     except ValueError as error:
-        raise UserError(f"{path}: {error}", "download the checkpoint again") from error
+        raise UserError(f"{path}: {error}", DAMAGED) from error

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from convert.checkpoint import Bits, SourceTensor
 from convert.exactness import Loss, loss
+from convert.source_tensor import Bits, SourceTensor
 from orin_runner.errors import UserError
 
 BY_PREFERENCE = ("F16", "BF16", "F32")

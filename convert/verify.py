@@ -12,11 +12,11 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf.gguf_reader import ReaderTensor
 
-from convert.checkpoint import DTYPES, Bits
 from convert.conversion import Conversion, Report
 from convert.exactness import compare, non_finite
 from convert.layouts.layout import stacked
 from convert.manifest import TensorRecord
+from convert.source_tensor import DTYPES, Bits
 from orin_runner.errors import RunError
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from convert.conversion import Conversion, Report
 from convert.exactness import recode
 from convert.header import open_gguf
+from orin_runner.files import naming
 
 
 def write(path: Path, conversion: Conversion, report: Report) -> None:
@@ -29,7 +30,9 @@ def write(path: Path, conversion: Conversion, report: Report) -> None:
                 bits = source.read() if part.rows is None else source.read()[part.rows]
                 stacked.append(recode(bits, source.dtype, types[part.source], part.exponent))
             values = stacked[0] if len(stacked) == 1 else np.concatenate(stacked)
-            writer.write_tensor_data(values)
+            with naming(path):
+                writer.write_tensor_data(values)
             report("write", name, values.nbytes)
         for added in layout.added:
-            writer.write_tensor_data(added.values)
+            with naming(path):
+                writer.write_tensor_data(added.values)

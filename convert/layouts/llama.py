@@ -1,6 +1,7 @@
 """Llama: LLaMA-1 (as many key heads as query heads), Llama 2 and 3, and what is published as one, such as SmolLM2.
 
-Llama 3's rope scaling becomes the factor tensor that llama.cpp's graph reads (``rope_freqs.weight``).
+Llama 3's rope scaling becomes the factor tensor that llama.cpp's graph reads (``rope_freqs.weight``). The first
+conversions of LLaMA-1 have ``max_sequence_length`` in config.json for ``max_position_embeddings``.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ def llama(checkpoint: Checkpoint, _window: str) -> Layout:
     Raises:
         UserError: a size is missing, or a setting is not supported.
     """
-    if checkpoint.config.get("sliding_window"):
+    config = {"max_position_embeddings": checkpoint.config.get("max_sequence_length"), **checkpoint.config}
+    if config.get("sliding_window"):
         raise UserError("a Llama checkpoint with a sliding window is not supported")
-    return plain(Shape.of(checkpoint.config, (DEFAULT, LLAMA3)), None)
+    return plain(Shape.of(config, (DEFAULT, LLAMA3)), None)
 
 
 def plain(shape: Shape, dropped_window: int | None) -> Layout:

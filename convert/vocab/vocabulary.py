@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import transformers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from convert.checkpoint import DAMAGED
-from convert.schemas import GenerationConfig, check
+from convert.schemas import DAMAGED
 from convert.vocab import byte_level, sentencepiece
 from convert.vocab.sample import reread
+from convert.vocab.special_tokens import Conflict, conflicts, read_generation_config, refuse_empty, stop_tokens
 from orin_runner.errors import UserError, first_line
 from orin_runner.files import read_json, without_stderr
 from orin_runner.model import gguf_keys
@@ -47,9 +49,10 @@ class Vocabulary:
         scores, merges: what ranks its merges: a score per row, or pairs as ``"left right"``. The other one is empty.
         special: token id by GGUF key, None where there is none.
         add_bos, add_eos: whether plain text gets them.
-        stop: token ids that end a generation, from the generation config.
+        stop: token ids that end a generation.
         chat_template: Jinja source, None where there is none.
         built_by: the library and version that built it.
+        conflicts: special tokens that the checkpoint's other files name otherwise.
     """
 
     huggingface_json: str
@@ -65,6 +68,7 @@ class Vocabulary:
     stop: list[int]
     chat_template: str | None
     built_by: str
+    conflicts: tuple[Conflict, ...] = ()
 
     def model_name(self, name: str) -> str:
         """``name``, so that llama.cpp strips the white space after special tokens if the tokenizer does.
@@ -80,26 +84,19 @@ class Vocabulary:
         return name if strips or not marked else re.sub("(?i)(phi)-?(3)", r"\1 \2", name)
 
 
-def read_vocabulary(directory: Path, n_rows: int) -> Vocabulary:
+def read_vocabulary(directory: Path, n_rows: int, config: Mapping[str, Any] = MappingProxyType({})) -> Vocabulary:
     """Read a checkpoint's tokenizer and generation config.
 
     Args:
         directory: the checkpoint folder; one of ``TOKENIZER_FILES`` must be there.
         n_rows: rows of the embedding matrix; rows without a token become unused tokens.
+        config: its parsed ``config.json``, whose special tokens are compared with the tokenizer's.
 
     Raises:
-        UserError: no tokenizer, one transformers cannot load, or one that llama.cpp cannot express.
+        UserError: as ``load_tokenizer``, or llama.cpp cannot express it.
     """
-    if not any((directory / name).exists() for name in TOKENIZER_FILES):
-        raise UserError(f"{directory} has neither {' nor '.join(TOKENIZER_FILES)}", "download the checkpoint again")
-    _check_ids(directory, n_rows)
+    tokenizer, serialized = load_tokenizer(directory, n_rows)
     with _errors_of_the_libraries(directory):
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise UserError(f"the tokenizer of {directory} has no fast implementation in transformers")
-    with _errors_of_the_libraries(directory):
-        serialized = backend.to_str()
         # Not all that transformers loads can be read again from what it is serialized to, as the runner reads it.
         again = reread(serialized)
         plain = again.encode("a", add_special_tokens=False).ids
@@ -122,8 +119,9 @@ def read_vocabulary(directory: Path, n_rows: int) -> Vocabulary:
             f"the tokenizer of {directory} is of kind {model.get('type')}, which llama.cpp cannot express as it is",
             "BPE is supported: byte-level as GPT-2's, or with byte fallback as Llama 2's",
         )
-    stop = _stop_tokens(directory, tokenizer.eos_token_id, n_rows)
-    special = {key: getattr(tokenizer, f"{name}_token_id") for name, key in gguf_keys.SPECIAL_TOKENS.items()}
+    special = {name: getattr(tokenizer, f"{name}_token_id") for name in gguf_keys.SPECIAL_TOKENS}
+    generation = read_generation_config(directory)
+    stop = stop_tokens(generation, special["eos"], n_rows)
     eot = next((tokens.index(name) for name in END_OF_TURN if name in tokens and tokens.index(name) in stop), None)
     return Vocabulary(
         huggingface_json=serialized,
@@ -133,13 +131,40 @@ def read_vocabulary(directory: Path, n_rows: int) -> Vocabulary:
         scores=scores,
         types=types,
         merges=merges,
-        special={**special, gguf_keys.END_OF_TURN: eot},
+        special={
+            **{key: special[name] for name, key in gguf_keys.SPECIAL_TOKENS.items()},
+            gguf_keys.END_OF_TURN: eot,
+        },
         add_bos=at > 0,
         add_eos=at + len(plain) < len(framed),
         stop=stop,
         chat_template=_chat_template(directory, tokenizer.chat_template),
         built_by=f"transformers {transformers.__version__}",
+        conflicts=conflicts(config, generation, special),
     )
+
+
+def load_tokenizer(directory: Path, n_rows: int) -> tuple[PreTrainedTokenizerBase, str]:
+    """A checkpoint's tokenizer as transformers builds it, and the ``tokenizers.Tokenizer`` in it, serialized.
+
+    Args:
+        directory: the checkpoint folder; one of ``TOKENIZER_FILES`` must be there.
+        n_rows: rows of the embedding matrix.
+
+    Raises:
+        UserError: no tokenizer, one transformers cannot load, or one with ids beyond the rows.
+    """
+    if not any((directory / name).exists() for name in TOKENIZER_FILES):
+        raise UserError(f"{directory} has neither {' nor '.join(TOKENIZER_FILES)}", DAMAGED)
+    _check_ids(directory, n_rows)
+    refuse_empty(directory)
+    with _errors_of_the_libraries(directory):
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise UserError(f"the tokenizer of {directory} has no fast implementation in transformers")
+    with _errors_of_the_libraries(directory):
+        return tokenizer, backend.to_str()
 
 
 def _check_ids(directory: Path, n_rows: int) -> None:
@@ -179,16 +204,3 @@ def _chat_template(directory: Path, template: object) -> str | None:
     except UnicodeEncodeError as error:  # half of a surrogate pair
         raise UserError(f"the chat template of {directory} is not valid Unicode: {error}", DAMAGED) from error
     return template
-
-
-def _stop_tokens(directory: Path, eos: int | None, n_rows: int) -> list[int]:
-    path = directory / "generation_config.json"
-    declared = check(GenerationConfig, read_json(path, DAMAGED), path).eos_token_id if path.exists() else None
-    if declared is None:
-        declared = eos
-    if declared is None:
-        return []
-    stop = sorted(set(declared)) if isinstance(declared, list) else [declared]
-    if stop and stop[-1] >= n_rows:
-        raise UserError(f"{directory} names a stop token {stop[-1]}, the embeddings have only {n_rows} rows", DAMAGED)
-    return stop

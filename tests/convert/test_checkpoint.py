@@ -92,11 +92,10 @@ class TestBrokenCheckpoints:
         (checkpoint / "config.json").write_text("{")
         self.refused(checkpoint, "config.json is not valid JSON")
 
-    def test_pickled_weights_only(self, checkpoint: Path) -> None:
+    def test_no_weights(self, checkpoint: Path) -> None:
         for path in checkpoint.glob("model*"):
             path.unlink()
-        (checkpoint / "pytorch_model.bin").write_bytes(b"")
-        self.refused(checkpoint, "holds pickled weights")
+        self.refused(checkpoint, "holds no model.safetensors and no pytorch_model.bin")
 
     def _drop(self, shard: Path, name: str) -> None:
         from safetensors.torch import load_file, save_file

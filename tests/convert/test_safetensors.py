@@ -11,7 +11,8 @@ import pytest
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from convert.checkpoint import DTYPES, SourceTensor, read_header
+from convert.safetensors_file import StoredTensor, read_header
+from convert.source_tensor import DTYPES
 from orin_runner.errors import UserError
 from tests.support.damage import VALUES, damaged_bytes
 
@@ -168,7 +169,7 @@ def test_a_file_cut_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(shard({"a": TENSOR, "b": OTHER}))
     tensors = {tensor.name: tensor for tensor in read_header(path)}
     path.write_bytes(path.read_bytes()[:-4])
-    last: SourceTensor = tensors["b"]
+    last: StoredTensor = tensors["b"]
     with pytest.raises(UserError, match="ends within tensor b"):
         last.read()
     with pytest.raises(UserError, match="ends within tensor b"):

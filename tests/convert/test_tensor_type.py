@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.checkpoint import SourceTensor
 from convert.exactness import compare, loss, recode, to_float32
+from convert.safetensors_file import StoredTensor
 from convert.tensor_type import Use, pick_type
 from orin_runner.errors import UserError
 
@@ -16,10 +16,10 @@ ALL_F16 = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
 FINITE_F16 = ALL_F16[(ALL_F16 & 0x7C00) != 0x7C00]
 
 
-def tensor(folder: Path, name: str, values: np.ndarray, dtype: str) -> SourceTensor:
+def tensor(folder: Path, name: str, values: np.ndarray, dtype: str) -> StoredTensor:
     path = folder / name
     path.write_bytes(values.tobytes())
-    return SourceTensor(name, dtype, values.shape, path, 0)
+    return StoredTensor(name, dtype, values.shape, path, 0)
 
 
 def f16(*values: float) -> np.ndarray:

@@ -14,8 +14,8 @@ from convert.vocab.sample import LINES, cut_otherwise
 from convert.vocab.vocabulary import read_vocabulary
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.llama import vocabulary_ids
 from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.workers.vocabulary import tokenized
 from tests.support.families import byte_level, save_byte_level
 from tests.support.shapes import header_only
 
@@ -49,7 +49,7 @@ def test_llama_cpp_cuts_as_the_checkpoint_does(name: str, tmp_path: Path) -> Non
     ours, theirs = Tokenizer.from_gguf(GGUFFile.open(path)), AutoTokenizer.from_pretrained(tmp_path)
     lines = [*LINES, SPECIAL]
     assert [ids.tolist() for ids in ours.encode(lines)] == theirs(lines).input_ids
-    differing, pieces = cut_otherwise(path, vocabulary.huggingface_json, vocabulary_ids)
+    differing, pieces = cut_otherwise(path, vocabulary.huggingface_json, tokenized)
     assert pieces > 1000
     assert differing <= {"qwen2": 4, "gpt-4o": 0.05 * pieces, "tekken": 0.05 * pieces}.get(name, 0)
 
@@ -65,8 +65,8 @@ def test_what_is_cut_otherwise_is_counted(tmp_path: Path) -> None:
     vocabulary = read_vocabulary(tmp_path, 512)
     serialized = byte_level("dbrx").to_str()
     path = header_only(tmp_path / "m.gguf", {**SIZES, "vocab_size": 512}, vocabulary=vocabulary)
-    same, _ = cut_otherwise(path, vocabulary.huggingface_json, vocabulary_ids)
-    differing, _ = cut_otherwise(path, serialized, vocabulary_ids)
+    same, _ = cut_otherwise(path, vocabulary.huggingface_json, tokenized)
+    differing, _ = cut_otherwise(path, serialized, tokenized)
     assert differing > same
 
 

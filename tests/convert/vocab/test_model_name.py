@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convert.vocab.vocabulary import read_vocabulary
-from orin_runner.model.llama import vocabulary_ids
+from orin_runner.workers.vocabulary import tokenized
 from tests.support.families import save_byte_level
 from tests.support.shapes import PHI3_MEDIUM, header_only
 
@@ -41,4 +41,4 @@ def test_llama_cpp_loads_a_vocabulary_whose_folder_is_named_phi3(tmp_path: Path)
     save_byte_level(tmp_path, "dbrx")
     vocabulary = replace(read_vocabulary(tmp_path, 512), chat_template=None)
     path = header_only(tmp_path / "m.gguf", {**PHI3_MEDIUM, "vocab_size": 512}, vocabulary=vocabulary)
-    assert vocabulary_ids(path, ["a b"])[0]
+    assert tokenized(path, ["a b"])[0]

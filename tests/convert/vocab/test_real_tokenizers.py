@@ -15,8 +15,8 @@ from eval.tasks.base import LoadOptions
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.llama import vocabulary_ids
 from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.workers.vocabulary import tokenized
 from tests.support.real_tokenizers import ROWS, unpacked
 from tests.support.shapes import header_only
 
@@ -95,7 +95,7 @@ def test_many_scripts(gguf: Path, tokenizer: Path, vocabulary: Vocabulary, pair:
         ours, theirs = (encoder.encode(texts, special=special) for encoder in pair)
         assert [ids.tolist() for ids in ours] == [ids.tolist() for ids in theirs]
     assert vocabulary.add_bos == (tokenizer.name in {"llama-3.1", "llama2"})
-    assert cut_otherwise(gguf, vocabulary.huggingface_json, vocabulary_ids)[0] == CUT_OTHERWISE[tokenizer.name]
+    assert cut_otherwise(gguf, vocabulary.huggingface_json, tokenized)[0] == CUT_OTHERWISE[tokenizer.name]
 
 
 def test_chat_templates(pair: tuple[Tokenizer, HFEncoder]) -> None:
