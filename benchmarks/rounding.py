@@ -21,6 +21,7 @@ import numpy.typing as npt
 from eval.evaluate import prepare
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
+from eval.truncation import TooLong, fitted
 from orin_runner.engine.engine import Engine
 from orin_runner.engine.executor import Executor
 from orin_runner.engine.wanted_tokens import WantedTokens
@@ -106,7 +107,7 @@ def main() -> None:
     with llama.Model(args.gguf) as model:
         for name in args.tasks.split(","):
             options = LoadOptions(data=args.data, limit=args.limit)
-            prepared = prepare(get_task(name), options, tokenizer, file.n_ctx_train)
+            prepared = fitted(prepare(get_task(name), options, tokenizer), file.n_ctx_train, TooLong.TRUNCATE)
             requests = [question.request for question in prepared.questions]
             planner = MemoryPlanner(
                 file,

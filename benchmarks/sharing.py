@@ -21,10 +21,9 @@ from orin_runner.batching.tree import TokenTree
 from orin_runner.cli.options import load_options
 from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.errors import UserError
+from orin_runner.model.huggingface_vocabulary import HuggingFaceVocabulary
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest, Request, ScoreRequest
-
-NO_BOUND = 1 << 30
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -32,7 +31,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     special = {key: config[key] for key in ("bos_token", "eos_token") if isinstance(config.get(key), str)}
     serialized = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    return Tokenizer(serialized, config.get("chat_template"), special, frozenset())
+    return Tokenizer(HuggingFaceVocabulary(serialized), config.get("chat_template"), special, frozenset())
 
 
 def sequences(request: Request) -> int:
@@ -53,7 +52,7 @@ def main() -> None:
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for task in [get_task(name) for name in arguments.tasks] or TASKS.values():
         try:
-            item = prepare(task, options, tokenizer, NO_BOUND)
+            item = prepare(task, options, tokenizer)
         except UserError as error:
             print(f"{task.name}: {error}", file=sys.stderr)
             continue

@@ -9,9 +9,11 @@ from benchmarks.breaks.comparison import COMPARISON
 from benchmarks.breaks.counts import TOKENS
 from benchmarks.breaks.form import Break
 from benchmarks.breaks.listed import LISTED
+from benchmarks.breaks.protocol import PROTOCOL
 from benchmarks.breaks.report import REPORT
 from benchmarks.breaks.screen import SCREEN
+from benchmarks.breaks.shared import SHARED
 
-BREAKS: tuple[Break, ...] = (*LISTED, *REPORT, *TOKENS, *COMPARISON, *SCREEN)
+BREAKS: tuple[Break, ...] = (*LISTED, *REPORT, *TOKENS, *COMPARISON, *PROTOCOL, *SCREEN, *SHARED)
 
 __all__ = ["BREAKS", "Break"]

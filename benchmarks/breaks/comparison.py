@@ -45,14 +45,14 @@ COMPARISON = (
     ),
     Break(
         "diff: the prompt alone crosses the window",
-        "eval/diff.py",
+        "eval/pairs.py",
         "return side.n_tokens if longest is None else longest",
         "return side.n_tokens",
         (f"{DIFF}the_answer_crosses_the_window_too",),
     ),
     Break(
         "diff: near-ties by one run's noise",
-        "eval/diff.py",
+        "eval/pairs.py",
         "sum(known) * len(bounds) / len(known)",
         "sum(known) / len(known)",
         (f"{DIFF}the_noise_of_both_sides_counts",),

@@ -8,6 +8,7 @@ PREDICT = "tests/eval/test_predict.py::test_"
 COUNTS = "tests/orin_runner/engine/test_counts.py::test_"
 SIZES = "tests/orin_runner/engine/test_near_tie_sizes.py::test_"
 REFERENCE = "tests/eval/test_reference.py::test_"
+TRUNCATION = "tests/eval/test_truncation.py::test_"
 
 TOKENS = (
     Break(
@@ -135,5 +136,33 @@ TOKENS = (
         "self.computed += decode_steps",
         "self.computed += 0",
         (f"{REFERENCE}computed_is_what_the_model_was_given",),
+    ),
+    Break(
+        "truncation: one token too many is cut in front of a choice",
+        "eval/truncation.py",
+        "[-n_positions - 1 :]",
+        "[-n_positions :]",
+        (f"{TRUNCATION}a_letter_is_only_predicted",),
+    ),
+    Break(
+        "truncation: the longest choice decides for all",
+        "eval/truncation.py",
+        "[-n_positions - 1 :] for",
+        "[beyond:] for",
+        (f"{TRUNCATION}each_choice_keeps_as_much_of_the_prompt_as_its_length_leaves",),
+    ),
+    Break(
+        "truncation: BOS stays in front of a text",
+        "eval/truncation.py",
+        "prompt=request.prompt[beyond:])",
+        "prompt=np.concatenate([request.prompt[:1], request.prompt[beyond + 1 :]]))",
+        (f"{TRUNCATION}a_text_keeps_room_for_as_many_tokens_as_it_may_have",),
+    ),
+    Break(
+        "truncation: skipped items count as wrong",
+        "eval/report/section.py",
+        "total, table = accuracy_table(asked)",
+        "total, table = accuracy_table(predictions)",
+        (f"{TRUNCATION}accuracy_is_of_what_was_asked_and_truncated_prompts_apart",),
     ),
 )

@@ -58,8 +58,8 @@ SCREEN = (
     Break(
         "console: rows asked without those that an interruption left",
         RESULT,
-        'section["items"] + section.get("unanswered", 0), section["rows"]',
-        'section["items"], section["rows"]',
+        ' + section.get("unanswered", 0)\n    rows = section["rows"]',
+        '\n    rows = section["rows"]',
         ("tests/orin_runner/cli/test_result.py::test_the_rows_that_were_asked_are_named",),
     ),
     Break(

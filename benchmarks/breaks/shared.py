@@ -1,0 +1,75 @@
+"""Runs that several share: replicas, and shards that are put together."""
+
+from __future__ import annotations
+
+from benchmarks.breaks.form import Break
+
+SHARES = "tests/orin_runner/batching/test_shares.py::test_"
+REPLICAS = "tests/orin_runner/workers/test_replicas.py::test_"
+SHARDS = "tests/orin_runner/cli/test_shards.py::test_"
+
+SHARED = (
+    Break(
+        "replicas: what a lost one leaves is lost",
+        "orin_runner/batching/shares.py",
+        "            if unanswered:\n",
+        "            if unanswered and worker < 0:\n",
+        (f"{SHARES}every_request_is_handed_out_once",),
+    ),
+    Break(
+        "replicas: cuts are made without a look at what is shared",
+        "orin_runner/batching/shares.py",
+        "cost = self.shared[places] + AWAY_COST",
+        "cost = AWAY_COST",
+        (f"{SHARES}stretches_are_of_equal_work_and_share_little",),
+    ),
+    Break(
+        "replicas: unique counts what pieces share once for each",
+        "orin_runner/workers/replicas.py",
+        "unique=stats.unique - self.begun.unique",
+        "unique=stats.unique",
+        (f"{REPLICAS}unique_tokens_of_scores_do_not_depend_on_the_number",),
+    ),
+    Break(
+        "replicas: computed forgets the pieces that are over",
+        "orin_runner/workers/replicas.py",
+        "self.cost = self.cost.together(self.piece)",
+        "self.cost = self.piece",
+        (f"{REPLICAS}answers_and_costs_are_those_of_one",),
+    ),
+    Break(
+        "replicas: seconds are summed",
+        "orin_runner/runner.py",
+        "            clocks=longer.clocks,\n",
+        "",
+        (f"{REPLICAS}what_two_cost_that_computed_at_once",),
+    ),
+    Break(
+        "replicas: the noise is measured on every piece",
+        "orin_runner/workers/replicas.py",
+        "            goes_on = True\n",
+        "            goes_on = False\n",
+        (f"{REPLICAS}unique_tokens_of_scores_do_not_depend_on_the_number",),
+    ),
+    Break(
+        "shards: unique counts what two share twice",
+        "eval/runs/merge.py",
+        'tokens["unique"] -= sum(',
+        'tokens["unique"] -= 0 * sum(',
+        (f"{SHARDS}merged_shards_are_the_whole_run",),
+    ),
+    Break(
+        "shards: the clock is the first one's",
+        "eval/runs/merge.py",
+        "slowest = max(sections,",
+        "slowest = min(sections,",
+        (f"{SHARDS}merged_shards_are_the_whole_run",),
+    ),
+    Break(
+        "shards: one that is not complete is taken",
+        "eval/runs/merge.py",
+        "        _check_complete(run)\n",
+        "",
+        (f"{SHARDS}shards_that_make_no_whole_are_refused", f"{SHARDS}a_shard_is_resumed_as_one"),
+    ),
+)
