@@ -1,7 +1,8 @@
-"""The 2024 challenge's rules on a run's settings. What is risky is said, never forbidden.
+"""The challenges' rules on a run's settings. What is risky is said, never forbidden.
 
-Source: the rules of github.com/cechallenge/cechallenge.github.io: ``max_new_tokens=500``, no change of weights or of
-the model's structure, and the clock runs over the whole data set, so that nothing may be computed before it.
+Source: the rules of github.com/cechallenge/cechallenge.github.io. Both years: no change of weights or of the model's
+structure, and the clock runs over the whole data set, so that nothing may be computed before it. 2024:
+``max_new_tokens=500``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from eval.tasks.challenge import MAX_NEW_TOKENS
 from orin_runner.requests import GenerateRequest
 
 IN_ITS_FORM = ("challenge", "exam")
-"""Tasks that are run as the challenge is."""
+"""Tasks that are run as the 2024 challenge is."""
 
 
 def capped(item: Prepared, max_new_tokens: int | None) -> Prepared:
@@ -29,9 +30,12 @@ def capped(item: Prepared, max_new_tokens: int | None) -> Prepared:
     return replace(item, questions=questions)
 
 
-def rule_warnings(item: Prepared, altered_values: int | None, *, window_dropped: bool, prompt_cache: bool) -> list[str]:
-    """What the challenge's judges could object to, a line each; none for tasks of other forms."""
-    if item.task.name not in IN_ITS_FORM:
+def rule_warnings(
+    item: Prepared, altered_values: int | None, *, quantized: bool, window_dropped: bool, prompt_cache: bool
+) -> list[str]:
+    """What a challenge's judges could object to, a line each; none for tasks in no challenge's form."""
+    year = item.protocol or ("2024" if item.task.name in IN_ITS_FORM else None)
+    if year is None:
         return []
     bound = min((q.request.max_new_tokens for q in item.questions if isinstance(q.request, GenerateRequest)), default=0)
     found = {
@@ -39,8 +43,9 @@ def rule_warnings(item: Prepared, altered_values: int | None, *, window_dropped:
         < bound
         < MAX_NEW_TOKENS,
         "the prompt cache computes prefixes before the clock starts": prompt_cache,
-        "nothing says whether this GGUF's weights are the checkpoint's": altered_values is None,
+        "this GGUF is quantized: a run of it is no submission": quantized,
+        "nothing says whether this GGUF's weights are the checkpoint's": altered_values is None and not quantized,
         f"{altered_values or 0:,} weights are not the checkpoint's": bool(altered_values),
         "this file's layout drops the model's sliding window": window_dropped,
     }
-    return [f"{item.task.name}, against the 2024 rules: {line}" for line, true in found.items() if true]
+    return [f"{item.task.name}, against the {year} rules: {line}" for line, true in found.items() if true]

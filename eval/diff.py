@@ -5,172 +5,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from eval.intervals import MCNEMAR, mean_interval, paired_test
 from eval.near_ties import NearTies
-from eval.runs.prediction import Prediction
-from eval.runs.run import SAME_TO_COMPARE, Run
+from eval.pairs import CAUSES, Pair, align
+from eval.runs.run import Run, quantized_types
 from orin_runner.errors import UserError
 from orin_runner.model.proof import Proof, Verdict
 
 SHOWN_FLIPS = 10
 MAX_DROP = 0.5
 """Points of average accuracy a run may lose: the challenge's rule."""
-CORRECT = "correct"
-"""The key of ``predictions.jsonl`` that stands in for a metric where a run is older than ``scores``."""
-
-CAUSES = ("failed", "token_ids", "window", "near_tie", "unexplained")
-"""What may explain a flip; the first that fits is its cause.
-
-``failed``: one run has no answer. ``token_ids``: the prompts differ. ``window``: prompt and answer are longer than the
-model's sliding window, which one of the runs does not honour. ``near_tie``: the two leads together are less
-than the noise of both runs. ``unexplained``: none of these.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One item of both runs.
-
-    Attributes:
-        metric: what it is judged by, a key of both ``scores`` or ``CORRECT``.
-    """
-
-    run: Prediction
-    reference: Prediction
-    metric: str = CORRECT
-
-    @property
-    def score(self) -> float:
-        return self._score(self.run)
-
-    @property
-    def reference_score(self) -> float:
-        return self._score(self.reference)
-
-    @property
-    def same_tokens(self) -> bool:
-        return self.run.tokens_sha256 == self.reference.tokens_sha256
-
-    @property
-    def agrees(self) -> bool:
-        return self.run.prediction == self.reference.prediction
-
-    @property
-    def n_context(self) -> int:
-        """Tokens of the longest path that either run took, prompt and answer; of an old run, of the prompt."""
-        return max(_context(side) for side in (self.run, self.reference))
-
-    def near_tie(self, near_ties: Sequence[NearTies]) -> float | None:
-        """What rounding in both runs can move a lead by, from one answer to another one; None where nobody knows.
-
-        A run that has not measured its noise is taken to have as much as the other.
-        """
-        own, other = near_ties
-        bounds = [own.bound(self.run), other.bound(self.reference)]
-        known = [bound for bound in bounds if bound is not None]
-        return None if not known else sum(known) * len(bounds) / len(known)
-
-    def cause(self, ignored_window: int | None, near_ties: Sequence[NearTies]) -> str:
-        """The first of ``CAUSES`` that fits; see ``compare`` for the arguments."""
-        near_tie = self.near_tie(near_ties)
-        # From one answer to the other the difference has moved by at least both leads.
-        moved = sum(side.margin or 0.0 for side in (self.run, self.reference))
-        fits = (
-            self.run.failed is not None or self.reference.failed is not None,
-            not self.same_tokens,
-            ignored_window is not None and self.n_context > ignored_window,
-            near_tie is not None and moved < near_tie,
-            True,
-        )
-        return CAUSES[fits.index(True)]
-
-    def _score(self, side: Prediction) -> float:
-        return float(side.correct) if self.metric == CORRECT else side.scores[self.metric]
-
-
-def _context(side: Prediction) -> int:
-    longest: int | None = getattr(side, "n_context", None)
-    return side.n_tokens if longest is None else longest
-
-
-def align(run: Run, reference: Run) -> dict[str, list[Pair]]:
-    """The items of both runs, per task, in the run's order.
-
-    Raises:
-        UserError: the runs do not hold the same tasks and items, asked in different ways, or are judged differently.
-    """
-    for name, default in SAME_TO_COMPARE.items():
-        values = [r.header.get("settings", {}).get(name, default) for r in (run, reference)]
-        if values[0] != values[1]:
-            said = ["default" if value == default else "on" if value is True else str(value) for value in values]
-            option = name.replace("_", "-")
-            raise UserError(
-                f"the runs asked with different --{option}: {said[0]} and {said[1]}",
-                f"use the same --{option} for both",
-            )
-    for task in dict.fromkeys(task for task, _ in run.predictions):
-        splits = [_split(r, task) for r in (run, reference)]
-        if None not in splits and splits[0] != splits[1]:
-            raise UserError(
-                f"the runs asked different splits of {task}: {splits[0]} and {splits[1]}",
-                "use the same files in --data for both",
-            )
-    missing = [key for key in run.predictions if key not in reference.predictions]
-    extra = [key for key in reference.predictions if key not in run.predictions]
-    if missing or extra:
-        (task, item), where = (missing[0], reference.directory) if missing else (extra[0], run.directory)
-        raise UserError(
-            f"the runs do not hold the same items: {len(missing) + len(extra)} differ, first {task} {item}, "
-            f"which {where} lacks",
-            "use the same tasks, --limit and --shots for both",
-        )
-    found: dict[str, list[tuple[Prediction, Prediction]]] = {}
-    for key, prediction in run.predictions.items():
-        other = reference.predictions[key]
-        if prediction.target != other.target:
-            raise UserError(
-                f"{key[0]} {key[1]} has target {prediction.target!r} in one run, {other.target!r} in the other"
-            )
-        found.setdefault(key[0], []).append((prediction, other))
-    _refuse_other_templates(run, reference)
-    return {task: _judged(task, items) for task, items in found.items()}
-
-
-def _judged(task: str, items: Sequence[tuple[Prediction, Prediction]]) -> list[Pair]:
-    """The pairs of a task, judged by its first metric; by ``CORRECT`` where an item has no scores."""
-    names = [dict.fromkeys(next(iter(pair[side].scores), None) for pair in items) for side in (0, 1)]
-    both = list({**names[0], **names[1]})
-    if None in both:
-        return [Pair(*pair) for pair in items]
-    if len(both) > 1:
-        said = ("/".join(str(name) for name in side) for side in names)
-        raise UserError(
-            f"{task} is judged by different metrics: {' and '.join(said)}", "make both runs with the same version"
-        )
-    return [Pair(*pair, str(both[0])) for pair in items]
-
-
-def _split(run: Run, task: str) -> str | None:
-    """Which split of its data set a run asked, None where it does not say."""
-    named = run.header.get("settings", {}).get("splits", {}).get(task)
-    split = run.report.get("tasks", {}).get(task, {}).get("split") if named is None else named
-    return None if split is None else str(split)
-
-
-def _refuse_other_templates(run: Run, reference: Run) -> None:
-    """Refuse prompts that another chat template has changed; a template that nothing was put into is no matter."""
-    digests = [r.header.get("model", {}).get("chat_template_sha256") for r in (run, reference)]
-    if None in digests or digests[0] == digests[1]:
-        return
-    if any(one.tokens_sha256 != reference.predictions[key].tokens_sha256 for key, one in run.predictions.items()):
-        raise UserError(
-            f"the runs used different chat templates: {str(digests[0])[:12]} and {str(digests[1])[:12]}",
-            "use the template of the same checkpoint for both",
-        )
 
 
 def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]:
@@ -183,17 +30,23 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
         A JSON object: which engine, number format and model is compared with which, ``same_checkpoint`` (None where a
         run does not know its checkpoint), ``altered_values`` of the run, ``mean_drop`` in points with its 95 %
         ``mean_drop_interval``, whether it is ``within_max_drop``, per task what ``compare`` returns, and under ``all``
-        the same counts of all items together.
+        the same counts of all items together. Items that a run has skipped are in nothing but ``skipped``, by task.
 
     Raises:
-        UserError: the runs do not match, one is of a damaged model, or ``max_drop`` is no number.
+        UserError: the runs do not match or share no item that both have asked, one is of a damaged model, or
+            ``max_drop`` is no number.
     """
     if not math.isfinite(max_drop):
         raise UserError(f"--max-drop {max_drop} is no number of points", f"--max-drop {MAX_DROP}")
     limit = Fraction(repr(max_drop))
     for one in (run, reference):
         _refuse_damaged(one)
-    pairs = align(run, reference)
+    aligned = align(run, reference)
+    skipped = {task: n for task, items in aligned.items() if (n := sum(pair.skipped for pair in items))}
+    asked = {task: [pair for pair in items if not pair.skipped] for task, items in aligned.items()}
+    pairs = {task: items for task, items in asked.items() if items}
+    if skipped and not pairs:
+        raise UserError("no item was asked in both runs: each is skipped in one", "--too-long truncate for both")
     models = [r.header.get("model", {}) for r in (run, reference)]
     window = models[0].get("window") or models[1].get("window")
     one_ignores = {model.get("window_honoured") for model in models} == {True, False}
@@ -212,12 +65,14 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
         **_named("run", run),
         "reference": str(reference.directory),
         **_named("reference", reference),
-        "same_checkpoint": _same_checkpoint(run, reference),
+        "same_checkpoint": _same(run, reference, "checkpoint_sha256"),
+        "same_tokenizer": _same(run, reference, "tokenizer_sha256"),
         "altered_values": models[0].get("altered_values"),
         "max_drop": max_drop,
         "mean_drop": float(mean),
         "mean_drop_interval": mean_interval([float(drop) for drop in drops.values()], intervals) if drops else None,
         "within_max_drop": mean <= limit,
+        "skipped": skipped,
         "all": everything,
         "tasks": tasks,
     }
@@ -231,14 +86,18 @@ def _refuse_damaged(run: Run) -> None:
         )
 
 
-def _same_checkpoint(run: Run, reference: Run) -> bool | None:
-    """As far as the proofs go; None where a run does not know its checkpoint."""
-    digests = [r.header.get("model", {}).get("checkpoint_sha256") for r in (run, reference)]
+def _same(run: Run, reference: Run, digest: str) -> bool | None:
+    """Whether both models have the same ``digest``, as far as the proofs go; None where a run does not know it."""
+    digests = [r.header.get("model", {}).get(digest) for r in (run, reference)]
     return None if None in digests else bool(digests[0] == digests[1])
 
 
 def _named(role: str, run: Run) -> dict[str, Any]:
-    """What a run was made with: engine, number format, model and its proof, and whether a window was dropped."""
+    """What a run was made with.
+
+    Engine, number format, model, tokenizer and proof, the rule for prompts that are too long, whether the model is
+    quantized and whether a window was dropped.
+    """
     model, verdict = run.header.get("model", {}), Verdict.of_run(run.header)
     types = model.get("types", {})
     dtype = model.get("dtype") or "+".join(sorted(types, key=lambda name: -types[name])) or None
@@ -246,10 +105,19 @@ def _named(role: str, run: Run) -> dict[str, Any]:
         f"{role}_engine": run.header.get("engine"),
         f"{role}_dtype": dtype,
         f"{role}_model": model.get("name"),
+        f"{role}_lossy": bool(quantized_types(run.header)),
+        f"{role}_tokenizer": _tokenizer(model),
         f"{role}_proof": verdict.proof.value,
         f"{role}_proof_detail": verdict.detail,
+        f"{role}_too_long": run.header.get("settings", {}).get("too_long"),
         f"{role}_window_off": bool(model.get("window")) and model.get("window_honoured") is False,
     }
+
+
+def _tokenizer(model: dict[str, Any]) -> str | None:
+    """Kind and digest of a model's tokenizer; None where the run does not say it."""
+    kind, digest = model.get("tokenizer"), model.get("tokenizer_sha256")
+    return None if kind is None or digest is None else f"{kind} {digest[:12]}"
 
 
 def exact_drop(pairs: Iterable[Pair]) -> Fraction:
@@ -306,7 +174,7 @@ def compare(
     ignored_window: int | None = None,
     near_ties: Sequence[NearTies] = (NearTies(), NearTies()),
 ) -> dict[str, Any]:
-    """One task's comparison.
+    """One task's comparison; items whose prompts either run has truncated are counted apart.
 
     Args:
         pairs: its items.
@@ -336,6 +204,9 @@ def compare(
     if window:
         section["beyond_window"] = _counts([pair for pair in pairs if pair.n_context > window])
         section["within_window"] = _counts([pair for pair in pairs if pair.n_context <= window])
+    if any(pair.truncated for pair in pairs):
+        section["truncated"] = _counts([pair for pair in pairs if pair.truncated])
+        section["whole"] = _counts([pair for pair in pairs if not pair.truncated])
     section["flips"] = [
         {
             "id": pair.run.id,

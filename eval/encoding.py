@@ -43,11 +43,13 @@ class Question:
     """A Doc and the request it became.
 
     Attributes:
+        truncated: tokens of the prompt's beginning that the request lacks, the most of any choice's (``truncation``).
         n_tokens: tokens of the prompt, the longest one where each choice has its own.
     """
 
     doc: Doc
     request: Request
+    truncated: int = 0
 
     @property
     def n_tokens(self) -> int:
@@ -79,16 +81,22 @@ def encode_docs(docs: Sequence[Doc], encoder: Encoder) -> list[Question]:
             token of its own.
     """
     requests: dict[int, Request] = {}
-    for chat in (False, True):
-        part = [i for i, doc in enumerate(docs) if isinstance(doc.prompt, str) is not chat]
-        requests.update(zip(part, _requests([docs[i] for i in part], encoder, chat=chat), strict=True))
+    kinds = [(isinstance(doc.prompt, str), doc.special) for doc in docs]
+    for kind in dict.fromkeys(kinds):
+        part = [i for i, other in enumerate(kinds) if other == kind]
+        # A rendered conversation already has the special tokens the template wants.
+        found = _requests([docs[i] for i in part], encoder, special=all(kind))
+        requests.update(zip(part, found, strict=True))
     return [Question(doc, requests[i]) for i, doc in enumerate(docs)]
 
 
-def _requests(docs: Sequence[Doc], encoder: Encoder, *, chat: bool) -> list[Request]:
-    """The requests of questions that are all conversations, or all none."""
-    # A rendered conversation already has the special tokens the template wants.
-    encode = partial(encoder.encode, special=not chat)
+def _requests(docs: Sequence[Doc], encoder: Encoder, *, special: bool) -> list[Request]:
+    """The requests of questions that are all conversations, or all none.
+
+    Args:
+        special: let the tokenizer add its special tokens.
+    """
+    encode = partial(encoder.encode, special=special)
     texts = _texts(docs, encoder)
     choices = [_spelled_out(doc, text) for doc, text in zip(docs, texts, strict=True)]
     prompts = iter(encode([text for text, own in zip(texts, choices, strict=True) if not own]))
@@ -135,15 +143,25 @@ def _spelled_out(doc: Doc, text: str) -> list[tuple[str, str]]:
 
 
 def _score_request(doc: Doc, texts: Sequence[tuple[str, str]], pairs: Sequence[Pair]) -> ScoreRequest:
-    """One request for all choices; where each has its own context, what these share is the request's prompt."""
+    """One request for all choices.
+
+    Raises:
+        UserError: a choice has no token of its own.
+    """
     for (_, choice), (_, tokens) in zip(texts, pairs, strict=True):
         if not len(tokens):
             raise UserError(f"{doc.id}: the choice {choice!r} has no token of its own after its prompt")
-    if not doc.prompts:
-        return ScoreRequest(pairs[0][0], tuple(continuation for _, continuation in pairs))
-    shared = min(common_prefix(pairs[0][0], context) for context, _ in pairs)
+    return score_request(pairs)
+
+
+def score_request(pairs: Sequence[Pair]) -> ScoreRequest:
+    """One request for several continuations; what their contexts share is its prompt, the rest is not scored."""
+    first = pairs[0][0]
+    shared = min(common_prefix(first, context) for context, _ in pairs)
+    if all(len(context) == shared for context, _ in pairs):
+        return ScoreRequest(first, tuple(tokens for _, tokens in pairs))
     return ScoreRequest(
-        prompt=pairs[0][0][:shared],
+        prompt=first[:shared],
         continuations=tuple(np.concatenate([context[shared:], tokens]) for context, tokens in pairs),
         scored=tuple(len(tokens) for _, tokens in pairs),
     )

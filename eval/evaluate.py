@@ -9,17 +9,17 @@ from typing import Any
 
 from eval.encoding import Encoder, Question, encode_docs
 from eval.near_ties import NearTies, noise_section
-from eval.predict import predict, unanswered
+from eval.predict import predict, skipped, unanswered
 from eval.progress import OnStatus, Status
 from eval.report.section import device_section, greedy_section, task_report, token_counts
 from eval.runs.part import TaskCost
 from eval.runs.prediction import Prediction
 from eval.runs.writer import RunWriter
 from eval.sent_tokens import asked_paths, distinct_tokens
-from eval.tasks.base import LoadOptions, Task, in_chat
+from eval.tasks.base import LoadOptions, Task, Year, check_protocol, in_chat
 from eval.tasks.multiple_choice import MultipleChoice
 from orin_runner.errors import UserError
-from orin_runner.requests import Failed, Generated, GenerateRequest, Request, Result, context_tokens, longest_path
+from orin_runner.requests import Failed, Generated, GenerateRequest, Request, Result, context_tokens
 from orin_runner.runner import Progress, Runner
 
 
@@ -30,6 +30,9 @@ class Prepared:
     Attributes:
         clocks: seconds it took to get there (``data``, ``tokenize``).
         split, rows: of ``Loaded``; None where the questions come from elsewhere.
+        skipped: questions that are not among ``questions`` because they are not asked, and why.
+        protocol: of ``LoadOptions``.
+        lacking: of ``Loaded``.
     """
 
     task: Task
@@ -37,40 +40,44 @@ class Prepared:
     clocks: dict[str, float]
     split: str | None = None
     rows: int | None = None
+    skipped: Sequence[tuple[Question, str]] = ()
+    protocol: Year | None = None
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def n_items(self) -> int:
+        """Questions, those that are skipped among them."""
+        return len(self.questions) + len(self.skipped)
+
+    def skipped_predictions(self) -> list[Prediction]:
+        """The predictions of the questions that are not asked."""
+        return [skipped(self.task, question, reason) for question, reason in self.skipped]
 
     @property
     def source(self) -> dict[str, Any]:
-        """What a section of ``report.json`` says of where the questions come from."""
-        return {"split": self.split, "rows": self.rows}
+        """What a section of ``report.json`` says of where the questions come from, and of a protocol."""
+        found: dict[str, Any] = {"split": self.split, "rows": self.rows}
+        return found if self.protocol is None else found | {"protocol": self.protocol, "lacking": list(self.lacking)}
 
 
-def prepare(task: Task, options: LoadOptions, encoder: Encoder, n_positions: int) -> Prepared:
-    """Load and tokenize ``task``.
-
-    Args:
-        n_positions: longest sequence the model is made for.
+def prepare(task: Task, options: LoadOptions, encoder: Encoder) -> Prepared:
+    """Load and tokenize ``task``, whatever its prompts' length (``truncation.fitted``).
 
     Raises:
-        UserError: data or tokenizer are not usable, or a prompt is longer than the model's context.
+        UserError: data or tokenizer are not usable.
     """
     started = time.perf_counter()
     if options.scoring is not None and not isinstance(task, MultipleChoice):
         raise UserError(f"{task.name} is scored in one way only", "leave --scoring out")
+    check_protocol(task, options)
     found = task.load(options)
     docs = [in_chat(doc) for doc in found.docs] if options.chat else found.docs
     if not docs:
         raise UserError(f"{task.name} has no questions here", "check the files that --data names")
     loaded = time.perf_counter()
     questions = encode_docs(docs, encoder)
-    for question in questions:
-        needed = longest_path(question.request)
-        if needed > n_positions:
-            raise UserError(
-                f"{task.name} {question.doc.id} needs {needed} tokens of context, the model has {n_positions}",
-                "use fewer --shots, or leave the item out",
-            )
     clocks = {"data": loaded - started, "tokenize": time.perf_counter() - loaded}
-    return Prepared(task, questions, clocks, found.split, found.rows)
+    return Prepared(task, questions, clocks, found.split, found.rows, protocol=options.protocol, lacking=found.lacking)
 
 
 def evaluate(
@@ -84,9 +91,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run a prepared task and write its predictions.
 
-    Items that the writer knows from before are not asked again. Items that need more context than the runner has are
-    written as failed. Ctrl-C ends the task where it is; its section then covers what is answered and says how much is
-    not.
+    Items that the writer knows from before are not asked again, skipped ones not at all. Items that need more context
+    than the runner has are written as failed. Ctrl-C ends the task where it is; its section then covers what is
+    answered and says how much is not.
 
     Args:
         clocks: seconds already spent for this run (``start``, ``load``).
@@ -100,6 +107,10 @@ def evaluate(
     Raises:
         UserError: an item that the writer knows is another question.
     """
+    without_answer = prepared.skipped_predictions()
+    for prediction in without_answer:
+        if (prediction.task, prediction.id) not in writer.known:
+            writer.write(prediction)
     answers = _Answers(prepared, encoder, runner, writer, on_status)
     asked = list(answers.open_questions())
     known = {**clocks, **prepared.clocks}
@@ -143,7 +154,7 @@ def evaluate(
     tokens = token_counts(total.stats)
     if not without_record:
         tokens |= _work_of(answers.answered_requests(), total)
-    section = task_report(ordered, tokens, total.clocks, answered=total.items)
+    section = task_report([*ordered, *without_answer], tokens, total.clocks, answered=total.items)
     section |= prepared.source
     section["noise"] = noise_section(total.stats)
     section["near_ties"] = NearTies.of(section).count(ordered)
@@ -172,7 +183,7 @@ def check_known(prepared: Iterable[Prepared], known: Mapping[tuple[str, str], Pr
         UserError: an answer is to a question with another target or other tokens; it is named.
     """
     for item in prepared:
-        for question in item.questions:
+        for question in (*item.questions, *(question for question, _ in item.skipped)):
             answer = known.get((item.task.name, question.doc.id))
             if answer is not None:
                 _check_same_question(item.task.name, question, answer)

@@ -29,7 +29,8 @@ from lm_eval.utils import (
 )
 from tqdm import tqdm
 
-from eval.encoding import Pair, encode_pairs, move_space, with_context
+from eval.encoding import Pair, encode_pairs, move_space, score_request, with_context
+from eval.truncation import TooLong, shortened
 from orin_runner.console import say
 from orin_runner.errors import RunError, UserError
 from orin_runner.files import make_folder
@@ -83,25 +84,35 @@ class HarnessModel(LM):  # type: ignore[misc]
     """A GGUF as the harness sees a model.
 
     Args:
-        file: the GGUF, with its checkpoint's tokenizer in it.
+        file: the GGUF.
         start: makes a runner whose context is planned for these requests. Called with the first list, and again when
             a later list needs a longer context.
+        too_long: ``TRUNCATE``, as ``hf`` does, or ``REFUSE``; the harness wants an answer to each request.
+        tokenizer: None for the checkpoint's own, which the GGUF carries.
 
     Attributes:
-        max_length: longest sequence the model is made for; longer requests lose their beginning, as with ``hf``.
+        max_length: longest sequence the model is made for.
         tokens: sent, unique and computed so far.
     """
 
-    def __init__(self, file: GGUFFile, start: Callable[[Sequence[Request]], StartedRunner]) -> None:
+    def __init__(
+        self,
+        file: GGUFFile,
+        start: Callable[[Sequence[Request]], StartedRunner],
+        too_long: TooLong = TooLong.TRUNCATE,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
         super().__init__()
         self._file = file
         self._start = start
+        self._too_long = too_long
         self._runner: StartedRunner | None = None
-        self._tokenizer = Tokenizer.from_gguf(file)
+        self._tokenizer = tokenizer or Tokenizer.from_gguf(file)
         if self._tokenizer.prefix is None:
             raise UserError(f"{file.path} names neither a BOS nor an EOS token", "convert it again")
         self._prefix = self._tokenizer.prefix
-        self._prefix_text = str(file.metadata["tokenizer.ggml.tokens"][self._prefix])
+        special = self._tokenizer.special
+        self._prefix_text = special.get("bos_token", special.get("eos_token", ""))
         self.max_length = file.n_ctx_train
         self.tokens = {"sent": 0, "unique": 0, "computed": 0}
 
@@ -113,10 +124,10 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     @property
     def tokenizer_name(self) -> str:
-        return self._file.digest()
+        return self._tokenizer.vocabulary.sha256
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        return self._file.metadata.get("tokenizer.chat_template") if chat_template else None
+        return self._tokenizer.chat_template if chat_template else None
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         # Without a generation prompt the last message is the beginning of the answer.
@@ -133,7 +144,12 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def get_model_info(self) -> dict[str, Any]:
         """What goes into the results beside the harness's own settings."""
-        return {"gguf": str(self._file.path), "gguf_sha256": self._file.digest(), "tokens": self.tokens}
+        return {
+            "gguf": str(self._file.path),
+            "gguf_sha256": self._file.digest(),
+            **self._tokenizer.header,
+            "tokens": self.tokens,
+        }
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         texts = [request.args for request in requests]
@@ -162,19 +178,16 @@ class HarnessModel(LM):  # type: ignore[misc]
     def generate_until(self, requests: list[Any]) -> list[str]:
         bounds = [stops_and_bound(request.args[1]) for request in requests]
         prompts = self._encode([request.args[0] for request in requests])
-        asked = []
-        cut = 0
+        asked: list[Request] = []
         for prompt, (until, max_gen_toks) in zip(prompts, bounds, strict=True):
-            room = self.max_length - max_gen_toks
-            if room <= 0:
+            if max_gen_toks >= self.max_length:
                 raise UserError(
                     f"max_gen_toks={max_gen_toks} leaves no room for a prompt in {self.max_length} tokens of context",
                     "--gen_kwargs max_gen_toks=N",
                 )
-            cut += len(prompt) > room
-            context = begun(prompt, self._prefix)[-room:]
+            context = begun(prompt, self._prefix)
             asked.append(GenerateRequest(context, self._tokenizer.stop, max_gen_toks, until=tuple(until)))
-        self._say_cut(cut, len(asked))
+        asked = self._fitted(asked)
         texts = [""] * len(asked)
         for i, result in self._answers(asked, "generate_until"):
             assert isinstance(result, Generated)
@@ -208,24 +221,9 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def _score(self, pairs: Sequence[Pair], label: str) -> list[tuple[float, bool]]:
         """(log-probability, whether it is the greedy continuation) of each pair."""
-        fitting = []
-        cut = 0
-        for context, continuation in pairs:
-            # The last token is only predicted, so one more than the context's length can be asked.
-            over = len(context) + len(continuation) - self.max_length - 1
-            if over >= len(context):
-                raise UserError(
-                    f"a continuation has {len(continuation)} tokens, the model's context {self.max_length}",
-                    "leave this task out",
-                )
-            cut += over > 0
-            fitting.append((context[max(over, 0) :], continuation))
-        self._say_cut(cut, len(pairs))
         # Continuations of one context stand in a row, and are one request.
-        asked = []
-        for _, group in groupby(fitting, key=lambda pair: pair[0].tobytes()):
-            members = list(group)
-            asked.append(ScoreRequest(members[0][0], tuple(continuation for _, continuation in members)))
+        groups = groupby(pairs, key=lambda pair: pair[0].tobytes())
+        asked = self._fitted([score_request(list(members)) for _, members in groups])
         scores: dict[int, list[tuple[float, bool]]] = {}
         for i, result in self._answers(asked, label):
             assert isinstance(result, Scored)
@@ -258,12 +256,25 @@ class HarnessModel(LM):  # type: ignore[misc]
             )
         return self._runner
 
-    def _say_cut(self, cut: int, total: int) -> None:
+    def _fitted(self, asked: Sequence[Request]) -> list[Request]:
+        """``asked``, where those that are longer than the model's context have lost their beginning."""
+        found = []
+        for request in asked:
+            short = shortened(request, self.max_length)
+            if short is None:
+                assert isinstance(request, ScoreRequest)
+                raise UserError(
+                    f"a continuation has {max(request.n_scored)} tokens, the model's context {self.max_length}",
+                    "leave this task out",
+                )
+            found.append(short)
+        cut = sum(short is not request for short, request in zip(found, asked, strict=True))
+        said = f"{cut} of {len(asked)} requests are longer than the model's {self.max_length} tokens"
+        if cut and self._too_long is TooLong.REFUSE:
+            raise UserError(said, "--too-long truncate, or fewer --num_fewshot")
         if cut:
-            log.warning(
-                "%d of %d requests are longer than the model's %d tokens: their beginning is left out",
-                *(cut, total, self.max_length),
-            )
+            log.warning("%s: their beginning is left out", said)
+        return found
 
 
 def stops_and_bound(arguments: dict[str, Any]) -> tuple[list[str], int]:

@@ -27,6 +27,11 @@ def unanswered(task: Task, question: Question, reason: str) -> Prediction:
     return _prediction(task, question, "", dict.fromkeys(task.metrics, 0.0), correct=False, failed=reason)
 
 
+def skipped(task: Task, question: Question, reason: str) -> Prediction:
+    """The prediction of a question that is left out of what the task is judged by."""
+    return replace(_prediction(task, question, "", {}, correct=False), skipped=reason)
+
+
 def cut_before(text: str, until: Sequence[str]) -> str:
     """``text`` up to the first of ``until``."""
     return text[: min((at for stop in until if (at := text.find(stop)) >= 0), default=len(text))]
@@ -109,6 +114,7 @@ def _prediction(
         tokens_sha256=question.digest,
         failed=failed,
         scores=scores,
+        truncated=question.truncated,
         n_context=longest_path(question.request),
     )
 

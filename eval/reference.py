@@ -7,6 +7,7 @@ config.
 
 from __future__ import annotations
 
+import re
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList
 
 from convert.checkpoint import Checkpoint
+from convert.vocab.special_tokens import read_generation_config, stop_tokens
 from eval.evaluate import Prepared
 from eval.predict import predict
 from eval.report.section import task_report
@@ -41,6 +43,7 @@ from orin_runner.requests import (
 )
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE = re.compile(r"(cpu|cuda)(:\d+)?")
 STOP_TEXT_TOKENS = 32
 """Tokens at a text's end in which a stop text is looked for after each step; every one is shorter."""
 
@@ -50,9 +53,11 @@ class HFEncoder:
 
     def __init__(self, directory: Path, stop: frozenset[int]) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        self.tokenizer_sha256 = text_digest(self._tokenizer.backend_tokenizer.to_str())  # as the converter writes it
         self.stop = stop
-        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        self.prefix: int | None = eos if bos is None else bos
+        self.eos: int | None = self._tokenizer.eos_token_id
+        bos = self._tokenizer.bos_token_id
+        self.prefix: int | None = self.eos if bos is None else bos
 
     @property
     def has_chat_template(self) -> bool:
@@ -111,8 +116,11 @@ class Reference:
         self.checkpoint = Checkpoint.open(directory)
         self.dtype = dtype
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if not DEVICE.fullmatch(self.device):
+            raise UserError(f"--device is cpu or cuda, not {self.device!r}")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"--device {self.device}: torch finds no CUDA device here", "--device cpu")
+        transformers.utils.logging.disable_progress_bar()  # the program's own is the one that is shown
         overrides: dict[str, Any] = {} if window else {"sliding_window": None}
         try:
             model, loading = AutoModelForCausalLM.from_pretrained(
@@ -126,12 +134,17 @@ class Reference:
             if loading.get(what):
                 first = min(str(key) for key in loading[what])
                 raise UserError(f"{directory}: {what.replace('_keys', '')} tensor {first}", "complete the checkpoint")
-        stop = self.model.generation_config.eos_token_id
-        stops = stop if isinstance(stop, list) else [] if stop is None else [stop]
         try:
-            self.encoder = HFEncoder(directory, frozenset(stops))
+            self.encoder = HFEncoder(directory, frozenset())
         except (OSError, ValueError) as error:
             raise UserError(f"no tokenizer in {directory}: {first_line(error)}") from error
+        # Not config.json's, which transformers takes where there is no generation config: the GGUF has the tokenizer's.
+        stop = stop_tokens(read_generation_config(directory), self.encoder.eos, self.model.config.vocab_size)
+        self.encoder.stop = frozenset(stop)
+        generation = self.model.generation_config
+        generation.eos_token_id = stop or None
+        if (generation.pad_token_id or 0) < 0:  # LLaMA-1's way to say that there is none
+            generation.pad_token_id = None
         self.n_positions = int(self.model.config.max_position_embeddings)
         self.computed = 0
         self.clocks: dict[str, float] = {}
@@ -145,6 +158,8 @@ class Reference:
                 "name": self.checkpoint.directory.resolve().name,
                 "checkpoint_sha256": digest,
                 "chat_template_sha256": text_digest(self.encoder.chat_template),
+                "tokenizer": "huggingface",
+                "tokenizer_sha256": self.encoder.tokenizer_sha256,
                 "dtype": self.dtype,
                 "window": self.checkpoint.config.get("sliding_window"),
                 "window_honoured": getattr(self.model.config, "sliding_window", None) is not None,
@@ -331,6 +346,9 @@ def evaluate_reference(
         The task's section of ``report.json``.
     """
     requests = [question.request for question in prepared.questions]
+    skipped = prepared.skipped_predictions()
+    for prediction in skipped:
+        writer.write(prediction)
     predictions: dict[int, Prediction] = {}
     paths: list[Tokens] = []
     judged = 0.0
@@ -341,7 +359,7 @@ def evaluate_reference(
         writer.write(predictions[i])
         judged += time.perf_counter() - before
         paths += sent_paths(requests[i], result)
-        on_done(len(predictions))
+        on_done(len(skipped) + len(predictions))
     spent = {**clocks, **prepared.clocks, "inference": time.perf_counter() - began, **reference.clocks, "score": judged}
     if process_clock is not None:
         spent["process"] = process_clock()
@@ -352,4 +370,4 @@ def evaluate_reference(
         "checked": 0,
     }
     ordered = [predictions[i] for i in range(len(requests))]
-    return task_report(ordered, tokens, spent) | prepared.source
+    return task_report([*ordered, *skipped], tokens, spent) | prepared.source

@@ -20,7 +20,7 @@ from eval.report.charts import charts, lines
 from eval.report.meanings import MEANINGS
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, task_report
 from eval.runs.prediction import Prediction
-from eval.runs.run import Run
+from eval.runs.run import Run, lossy_line
 from eval.runs.samples import summary
 from orin_runner.console import printable
 from orin_runner.files import write_whole
@@ -182,7 +182,7 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
         "model": model.get("name", ""),
         "time": header.get("time", ""),
         "ended": bool(run.report),
-        "warnings": [*_damage(run), *run.report.get("warnings", [])],
+        "warnings": [*_damage(run), *filter(None, [lossy_line(run.header)]), *run.report.get("warnings", [])],
         "prompt_rate": run.report.get("prompt_rate"),
         "restarts": run.report.get("restarts", 0),
         "conversion": conversion,
@@ -212,6 +212,8 @@ CONVERSION = {
     "tensors": "types",
     "number format": "dtype",
     "values altered": "altered_values",
+    "tokenizer": "tokenizer",
+    "tokenizer digest": "tokenizer_sha256",
     "proof": "proof",
     "proof, why no more": "proof_detail",
     "file digest": "sha256",
@@ -258,16 +260,21 @@ def _tasks(run: Run) -> dict[str, dict[str, Any]]:
 
 def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) -> dict[str, Any]:
     """One task of one run. Tokens and clocks are absent if the run was killed before it could report them."""
-    if section is None or section["items"] != len(predictions):
+    asked = [prediction for prediction in predictions if prediction.skipped is None]
+    if section is None or section["items"] != len(asked):
         section = task_report(predictions, {"computed": 0}, {})
-        section = {key: section[key] for key in ("accuracy", "stderr", "items", "failed", "metrics", "groups")}
+        kept = ("accuracy", "stderr", "items", "failed", "skipped", "truncated", "metrics", "groups")
+        section = {key: section[key] for key in kept}
     clocks = section.get("clocks", {})
     groups = {
         name: {**values, "interval": wilson(values["accuracy"], int(values["items"]))}
         for name, values in section["groups"].items()
     }
+    truncated = section.get("truncated")
+    if truncated is not None:
+        truncated = {**truncated, "interval": wilson(truncated["accuracy"], int(truncated["items"]))}
     further = dict(list(section.get("metrics", {}).items())[1:])
-    certain = sorted((p for p in predictions if p.margin is not None), key=lambda p: p.margin or 0.0)
+    certain = sorted((p for p in asked if p.margin is not None), key=lambda p: p.margin or 0.0)
     failures = [{"id": p.id, "reason": p.failed} for p in predictions if p.failed is not None]
     return {
         **{key: section[key] for key in ("accuracy", "stderr", "items", "failed")},
@@ -275,6 +282,8 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
         "rows": section.get("rows"),
         "interval": wilson(section["accuracy"], section["items"]),
         "groups": groups if len(groups) > 1 else {},
+        "truncated": truncated,
+        "skipped": len(predictions) - len(asked),
         "metrics": further,
         "clocks": {"2024": clocks.get(CHALLENGE_2024), "2023": clocks.get(CHALLENGE_2023)},
         "stages": {name: clocks[name] for name in STAGES if clocks.get(name)},
@@ -289,7 +298,7 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
         "unanswered": section.get("unanswered", 0),
         "calibration": calibration(predictions),
         "margins": margins(predictions, NearTies.of(section)),
-        "longest": [_item(p) for p in sorted(predictions, key=lambda p: -p.n_tokens)[:SHOWN_ITEMS]],
+        "longest": [_item(p) for p in sorted(asked, key=lambda p: -p.n_tokens)[:SHOWN_ITEMS]],
         "least_certain": [_item(p) for p in certain[:SHOWN_ITEMS]],
         "failures": failures,
     }
@@ -302,7 +311,8 @@ def _item(prediction: Prediction) -> dict[str, Any]:
 
 def _scale(entries: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
     """The axis of a task's intervals: whole tenths around all of them, marked at its ends and in the middle."""
-    shown = [part["interval"] for entry in entries if entry for part in (entry, *entry["groups"].values())]
+    parts = [part for entry in entries if entry for part in (entry, entry["truncated"], *entry["groups"].values())]
+    shown = [part["interval"] for part in parts if part]
     low = math.floor(10 * min(low for low, _ in shown) + 1e-9)
     high = max(math.ceil(10 * max(high for _, high in shown) - 1e-9), low + 1)
     if (high - low) % 2:

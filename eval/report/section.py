@@ -88,7 +88,7 @@ def task_report(
     """One task's section of ``report.json``.
 
     Args:
-        predictions: every item's.
+        predictions: every item's; those that were skipped are counted, and are in nothing else.
         tokens: ``sent``, ``unique``, ``computed``, ``checked``.
         clocks: seconds per stage; ``score``, the time to turn results into predictions, passes within ``prefill`` and
             ``decode``. ``inference`` is from the first request to the last score, and ``process`` from the start of the
@@ -98,7 +98,8 @@ def task_report(
     Returns:
         The section, of a run that has not measured its noise.
     """
-    total, table = accuracy_table(predictions)
+    asked = [prediction for prediction in predictions if prediction.skipped is None]
+    total, table = accuracy_table(asked)
     spent = defaultdict(float, clocks)
     # Predictions are made while the device computes; they only count where they take longer than it does.
     answers = max(spent["prefill"] + spent["decode"], spent["score"])
@@ -115,8 +116,10 @@ def task_report(
         "accuracy": total["accuracy"],
         "stderr": total["stderr"],
         "items": int(total["items"]),
-        "failed": sum(prediction.failed is not None for prediction in predictions),
-        "metrics": metrics_table(predictions),
+        "failed": sum(prediction.failed is not None for prediction in asked),
+        "skipped": len(predictions) - len(asked),
+        "truncated": truncated_section(asked),
+        "metrics": metrics_table(asked),
         "groups": table,
         "tokens": tokens,
         "clocks": {name: round(seconds, 4) for name, seconds in clocks.items()},
@@ -125,6 +128,14 @@ def task_report(
         "noise": None,
         "near_ties": None,
     }
+
+
+def truncated_section(predictions: Sequence[Prediction]) -> dict[str, float] | None:
+    """Accuracy of the items whose prompts were truncated, and the tokens these lost; None where there are none."""
+    found = [prediction for prediction in predictions if prediction.truncated]
+    if not found:
+        return None
+    return {**accuracy_table(found)[0], "tokens": sum(prediction.truncated for prediction in found)}
 
 
 def token_counts(stats: RunStats) -> dict[str, int]:
@@ -137,7 +148,8 @@ def device_section(stats: RunStats) -> dict[str, float]:
     """What the decode calls for the answers took, and the time between them.
 
     ``answer_tokens`` and ``answer_s`` are their tokens and the time from beginning to end, all host work included but
-    not what is computed again alone; of several workers, the last one's.
+    not what is computed again alone. Of several workers, one after another, both are sums; of replicas the counts are
+    sums, the seconds those of the one that worked longest.
     """
     device, seconds = stats.device, stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0)
     return {

@@ -38,6 +38,9 @@ class Prediction:
             token, or with the text. None in runs that did not say it.
         n_generated: generate: tokens of the text, stop token excluded.
         decode_steps, drafted: generate: as in ``orin_runner.requests.Generated``.
+        truncated: tokens that the prompt lost at its beginning to fit into the model's context, the most of any
+            choice's; 0 where it lost none.
+        skipped: why it was not asked, None where it was. A skipped item is in no accuracy, and has no ``scores``.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"allow_inf_nan": False}
@@ -60,6 +63,8 @@ class Prediction:
     decode_steps: int | None = None
     drafted: int | None = None
     margin_scale: float | None = None
+    truncated: int = 0
+    skipped: str | None = None
 
     @property
     def score(self) -> float:
@@ -106,7 +111,7 @@ def read_predictions(path: Path, lines: Iterable[bytes]) -> dict[tuple[str, str]
 
 def _parsed(line: bytes) -> Prediction:
     found = FORM.parse(line)
-    counts = (found.n_tokens, found.n_context, found.n_generated, found.decode_steps, found.drafted)
+    counts = (found.n_tokens, found.n_context, found.n_generated, found.decode_steps, found.drafted, found.truncated)
     if not bounded((*counts, found.margin, found.margin_scale, *(found.logprobs or ()))):
         raise ValueError("a number is too large")
     if not all(-ROUNDING <= score <= 1 + ROUNDING for score in found.scores.values()):

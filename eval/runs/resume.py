@@ -15,7 +15,7 @@ from orin_runner.errors import UserError
 from orin_runner.files import json_text, parse_json, read_bytes, whole_lines
 from orin_runner.model.proof import Proof, Verdict
 
-DEFAULTS: dict[str, Any] = {"draft": True, "chat": False}
+DEFAULTS: dict[str, Any] = {"draft": True, "chat": False, "too_long": "truncate"}
 """What a run was made with whose settings do not name one of these; of others it is None."""
 
 
@@ -48,12 +48,15 @@ class Earlier:
         return found
 
     def is_complete(self, items: Mapping[str, int]) -> bool:
-        """Whether nothing is left to ask or to report of a run with so many items of each task."""
+        """Whether nothing is left to ask or to report of a run with so many items of each task, skipped ones too."""
         sections = self.report.get("tasks", {})
         return (
             self.size == self.whole
             and len(self.known) == sum(items.values())
-            and all(name in sections and sections[name]["items"] == n for name, n in items.items())
+            and all(
+                name in sections and sections[name]["items"] + sections[name].get("skipped", 0) == n
+                for name, n in items.items()
+            )
             and not any(sections[name].get("unanswered") for name in items)
         )
 
@@ -92,6 +95,9 @@ def _check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> No
             differing.append(f"settings ({name})")
     if old.get("model", {}).get("sha256") != new.get("model", {}).get("sha256"):
         differing.append("model")
+    digests = [header.get("model", {}).get("tokenizer_sha256") for header in (old, new)]
+    if None not in digests and digests[0] != digests[1]:
+        differing.append("tokenizer")
     if differing:
         raise UserError(f"{directory} holds a run with other {' and '.join(differing)}", f"see {directory / RUN}")
     verdict = Verdict.of_run(old)

@@ -14,12 +14,20 @@ from eval.runs.prediction import DAMAGED, Prediction, read_predictions
 from eval.runs.samples import SAMPLES, Sample, read_samples
 from orin_runner.errors import UserError
 from orin_runner.files import read_bytes, read_json
+from orin_runner.model.gguf_file import EXACT
 
 if TYPE_CHECKING:
     from orin_runner.schema import Schema
 
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
-SAME_TO_COMPARE = {"shots": None, "scoring": None, "chat": False, "limit": None, "max_new_tokens": None}
+SAME_TO_COMPARE = {
+    "shots": None,
+    "scoring": None,
+    "chat": False,
+    "protocol": None,
+    "limit": None,
+    "max_new_tokens": None,
+}
 """Settings that must be equal for two runs to be compared, and what a run that does not name them was made with."""
 
 
@@ -56,6 +64,20 @@ class Run:
             raise UserError(f"{path} is missing", "the run cannot be read without it")
         predictions = read_predictions(path, io.BytesIO(read_bytes(path)))
         return cls(directory, header, predictions, read_report(directory), read_samples(directory / SAMPLES))
+
+
+def quantized_types(header: dict[str, Any]) -> tuple[str, ...]:
+    """The quantized ggml types of the model of a ``run.json``, most tensors first; empty at full precision."""
+    types = header.get("model", {}).get("types", {})
+    return tuple(sorted((name for name in types if name not in EXACT), key=lambda name: -types[name]))
+
+
+def lossy_line(header: dict[str, Any]) -> str | None:
+    """What is said of a run of a quantized model; None of another's."""
+    types = quantized_types(header)
+    return (
+        f"lossy: the model is quantized ({', '.join(types)}), its answers are not the checkpoint's" if types else None
+    )
 
 
 def read_header(directory: Path) -> dict[str, Any]:

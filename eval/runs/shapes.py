@@ -29,10 +29,13 @@ class Model(_Shape):
     sha256: str | None = None
     checkpoint_sha256: str | None = None
     chat_template_sha256: str | None = None
+    tokenizer: str | None = None
+    tokenizer_sha256: str | None = None
     architecture: str | None = None
     types: dict[str, Count] = {}
     dtype: str | None = None
     altered_values: Count | None = None
+    lossy: bool = False
     proof: str | None = None
     proof_detail: str | None = None
     window: Count | None = None
@@ -67,9 +70,21 @@ class Settings(_Shape):
     shots: Count | Literal["phi3"] | None = None
     scoring: str | None = None
     chat: bool = False
+    protocol: str | None = None
     prompt_cache: str | None = None
     max_new_tokens: Count | None = None
+    too_long: str | None = None
     splits: dict[str, str | None] = {}
+    shard: str | None = None
+
+
+class ShardOf(_Shape):
+    """``shard`` of ``run.json``."""
+
+    index: Annotated[int, Field(ge=1)]
+    of: Count
+    items: dict[str, Count]
+    shared: dict[str, Count]
 
 
 class Header(_Shape):
@@ -82,6 +97,7 @@ class Header(_Shape):
     memory: Memory = Memory()
     settings: Settings = Settings()
     resumed: list[str] = []
+    shard: ShardOf | None = None
 
 
 class Value(_Shape):
@@ -97,6 +113,12 @@ class Group(_Shape):
     accuracy: Share
     stderr: Amount
     items: Count
+
+
+class Truncated(Group):
+    """``truncated`` of a section."""
+
+    tokens: Count
 
 
 class Greedy(_Shape):
@@ -146,9 +168,13 @@ class Section(Group):
     near_ties: Count | None = None
     split: str | None = None
     rows: Count | None = None
+    protocol: str | None = None
+    lacking: list[str] = []
     resumed: Count = 0
     without_record: Count = 0
     unanswered: Count = 0
+    skipped: Count = 0
+    truncated: Truncated | None = None
     greedy: Greedy | None = None
     share_of_prompt_rate: Amount | None = None
 

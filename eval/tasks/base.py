@@ -11,6 +11,8 @@ from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
 
 Scoring = Literal["letters", "text"]
+Year = Literal["2023"]
+"""A challenge whose way of asking a task may have as its protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class LoadOptions:
             report gives for it (arXiv:2404.14219, table 1).
         scoring: score answer letters or whole choices, None for the task's own way.
         chat: put each prompt into the model's chat template.
+        protocol: ask as the challenge of this year did, None for the task's own way.
     """
 
     data: Path | None = None
@@ -31,6 +34,7 @@ class LoadOptions:
     shots: int | Literal["phi3"] | None = None
     scoring: Scoring | None = None
     chat: bool = False
+    protocol: Year | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,13 @@ class Loaded:
         docs: the questions to ask, in the data set's order.
         split: of ``Task.splits`` what was read, None where the data set has none.
         rows: rows of that split, before ``LoadOptions.limit``; each is a question.
+        lacking: what the rows lack of the protocol that was asked for, a line each.
     """
 
     docs: list[Doc]
     split: str | None
     rows: int
+    lacking: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -56,6 +62,7 @@ class Task(Protocol):
         metric: the first one in words.
         default_shots: worked examples as lm-evaluation-harness has them.
         phi3_shots: worked examples in Phi-3's report, None where it has no such benchmark.
+        protocols: challenges that asked it in a way of their own.
     """
 
     name: str
@@ -66,6 +73,7 @@ class Task(Protocol):
     metrics: tuple[str, ...]
     default_shots: int
     phi3_shots: int | None
+    protocols: tuple[Year, ...]
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -93,12 +101,33 @@ class ExactMatch:
 
     metrics: tuple[str, ...] = ("exact_match",)
     phi3_shots: int | None = None
+    protocols: tuple[Year, ...] = ()
 
     def normalize(self, text: str) -> str:
         return text
 
     def score(self, doc: Doc, text: str) -> dict[str, float]:
         return dict.fromkeys(self.metrics, float(self.normalize(text) == doc.target))
+
+
+def check_protocol(task: Task, options: LoadOptions) -> None:
+    """Refuse a protocol that ``task`` does not have, and options that change what a protocol fixes.
+
+    Raises:
+        UserError: one of them; the message names the option.
+    """
+    if options.protocol is None:
+        return
+    if options.protocol not in task.protocols:
+        raise UserError(f"{task.name} has no protocol of the {options.protocol} challenge", "leave --protocol out")
+    changed = {
+        "shots": options.shots not in {None, 0},
+        "scoring": options.scoring == "letters",
+        "chat": options.chat,
+    }
+    for option in (name for name, true in changed.items() if true):
+        reason = f"--protocol {options.protocol} scores whole choices, without worked examples and chat template"
+        raise UserError(reason, f"leave --{option} out")
 
 
 def shots_of(task: Task, options: LoadOptions, available: int | None = None, group: str = "") -> int:

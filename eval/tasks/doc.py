@@ -30,6 +30,7 @@ class Doc:
         right: choose: labels of all choices that are true, where more than one may be.
         until: generate: texts that end the answer; it is cut before the first of them.
         references: generate: texts that are right as well as ``target``.
+        special: whether a plain prompt gets the special tokens that the tokenizer puts around a text (BOS).
     """
 
     id: str
@@ -45,3 +46,4 @@ class Doc:
     right: tuple[str, ...] = ()
     until: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    special: bool = True

@@ -34,7 +34,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from eval.data.hub_copy import split_files, split_folders
 from eval.data.readers import find_file, first_file, read_json_value, read_jsonl, read_rows, with_rows
-from eval.tasks.base import Loaded, LoadOptions, loaded, shots_of
+from eval.tasks.base import Loaded, LoadOptions, Year, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, local_data
 from orin_runner.errors import UserError
@@ -100,6 +100,7 @@ class DROP:
     metrics: tuple[str, ...] = ("em", "f1")
     default_shots = 0
     phi3_shots: int | None = None
+    protocols: tuple[Year, ...] = ()
     splits: tuple[str, ...] = ("validation",)
 
     def load(self, options: LoadOptions) -> Loaded:

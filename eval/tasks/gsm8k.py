@@ -30,7 +30,7 @@ from typing_extensions import TypedDict
 
 from eval.data.hub_copy import published_or_copied, split_folders
 from eval.data.readers import read_hub, read_rows
-from eval.tasks.base import Loaded, LoadOptions, loaded, shots_of
+from eval.tasks.base import Loaded, LoadOptions, Year, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract
 from orin_runner.errors import UserError
@@ -69,6 +69,7 @@ class GSM8K:
     metrics: tuple[str, ...] = ("strict-match", "flexible-extract")
     default_shots = 5
     phi3_shots: int | None = 8
+    protocols: tuple[Year, ...] = ()
     splits: tuple[str, ...] = ("test",)
     folders = FOLDERS[1:]
 

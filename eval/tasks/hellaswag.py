@@ -10,19 +10,30 @@ with its first letter made large and all others small. Then WikiHow's marks go: 
 becomes ". ", other brackets vanish with what is in them, two spaces become one, once. The same is done to the endings.
 Both ``acc`` (largest sum) and ``acc_norm`` (largest sum per character of the ending) were reported in 2023.
 
-Copies without ``ctx_a`` and ``ctx_b`` exist whose text was cleaned so already; they are taken as they are, and differ
-from the original in the large letter.
+``--protocol 2023`` asks as the 2023 challenge did, with the harness of September 2023 (``hf-causal``). Texts and
+``acc_norm`` are the same there; its prompts have no BOS token, no worked examples and no chat template.
+
+Copies without ``ctx_a`` and ``ctx_b`` exist. Their ``ctx`` ends in ``ctx_b`` where it ends amid a sentence, and
+``ctx_b`` then follows the last full stop: so its letter is made large, too. Copies whose text was cleaned already
+have lost the space in front of endings that began with a mark, which the harness scores.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import islice
 
 from typing_extensions import TypedDict
 
+from eval.tasks.base import Loaded, LoadOptions, Year
 from eval.tasks.multiple_choice import Item, MultipleChoice, Part, Row, number
 from orin_runner.schema import Schema
 
+WITHOUT_MARKS = (
+    "these rows are a copy without ctx_a and ctx_b: where its endings have lost the space that a mark such as [step] "
+    "left in front, they are not scored as in 2023"
+)
 BRACKETS = re.compile(r"\[.*?\]")
 
 
@@ -37,11 +48,11 @@ class _Published(_Scene):
     ctx_b: str
 
 
-class _Cleaned(_Scene):
+class _Joined(_Scene):
     ctx: str
 
 
-PUBLISHED, CLEANED = Schema(_Published), Schema(_Cleaned)
+PUBLISHED, JOINED = Schema(_Published), Schema(_Joined)
 
 
 def cleaned(value: str) -> str:
@@ -68,11 +79,36 @@ class HellaSwag(MultipleChoice):
         ),
     )
     cue = ""
+    protocols: tuple[Year, ...] = ("2023",)
+
+    def load(self, options: LoadOptions) -> Loaded:
+        found = super().load(options)
+        if options.protocol is None:
+            return found
+        (part,) = self.parts
+        first = islice(self._rows(options, part.files, part.on_hub), 1)
+        lacking = (WITHOUT_MARKS,) if any(_is_joined(row) for _, row in first) else ()
+        return replace(found, docs=[replace(doc, special=False) for doc in found.docs], lacking=lacking)
 
     def item(self, row: Row) -> Item:
-        if "ctx_a" not in row and "ctx_b" not in row:
-            copy = CLEANED.check(row)
-            return Item(f"{copy['activity_label']}: {copy['ctx']}", tuple(copy["endings"]), (number(copy["label"]),))
-        found = PUBLISHED.check(row)
-        scene = f"{found['activity_label']}: {found['ctx_a']} {found['ctx_b'].capitalize()}"
-        return Item(cleaned(scene), tuple(map(cleaned, found["endings"])), (number(found["label"]),))
+        scene: _Scene
+        if _is_joined(row):
+            scene = joined = JOINED.check(row)
+            context = _with_large_letter(joined["ctx"])
+        else:
+            scene = published = PUBLISHED.check(row)
+            context = f"{published['ctx_a']} {published['ctx_b'].capitalize()}"
+        head = cleaned(f"{scene['activity_label']}: {context}")
+        return Item(head, tuple(map(cleaned, scene["endings"])), (number(scene["label"]),))
+
+
+def _is_joined(row: Row) -> bool:
+    return "ctx_a" not in row and "ctx_b" not in row
+
+
+def _with_large_letter(context: str) -> str:
+    """``ctx`` as it is where ``ctx_b`` is capitalized: what follows the last full stop, where that is no sentence."""
+    if context.rstrip().endswith((".", "!", "?")):
+        return context
+    sentences, stop, begun = context.rpartition(". ")
+    return f"{sentences}{stop}{begun.capitalize()}" if stop else context

@@ -29,7 +29,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def exam(gguf: Path) -> Prepared:
-    return prepare(get_task("exam"), LoadOptions(limit=8), Tokenizer.from_gguf(GGUFFile.open(gguf)), 4096)
+    return prepare(get_task("exam"), LoadOptions(limit=8), Tokenizer.from_gguf(GGUFFile.open(gguf)))
 
 
 def bounds(item: Prepared) -> set[int]:
@@ -53,16 +53,27 @@ def test_a_bound_keeps_all_else_of_a_request(exam: Prepared) -> None:
 
 def test_each_risk_has_its_line(exam: Prepared) -> None:
     """Nothing to say of the rules' own settings; one line for each that differs."""
-    assert rule_warnings(exam, 0, window_dropped=False, prompt_cache=False) == []
+    nothing = {"quantized": False, "window_dropped": False, "prompt_cache": False}
+    assert rule_warnings(exam, 0, **nothing) == []
     for said, found in {
-        "max_new_tokens 499": rule_warnings(capped(exam, 499), 0, window_dropped=False, prompt_cache=False),
-        "prompt cache": rule_warnings(exam, 0, window_dropped=False, prompt_cache=True),
-        "1,234 weights": rule_warnings(exam, 1234, window_dropped=False, prompt_cache=False),
-        "nothing says": rule_warnings(exam, None, window_dropped=False, prompt_cache=False),
-        "sliding window": rule_warnings(exam, 0, window_dropped=True, prompt_cache=False),
+        "max_new_tokens 499": rule_warnings(capped(exam, 499), 0, **nothing),
+        "prompt cache": rule_warnings(exam, 0, **{**nothing, "prompt_cache": True}),
+        "1,234 weights": rule_warnings(exam, 1234, **nothing),
+        "nothing says": rule_warnings(exam, None, **nothing),
+        "no submission": rule_warnings(exam, None, **{**nothing, "quantized": True}),
+        "sliding window": rule_warnings(exam, 0, **{**nothing, "window_dropped": True}),
     }.items():
         assert len(found) == 1
         assert said in found[0]
+
+
+def test_the_2023_protocol_has_its_rules(exam: Prepared) -> None:
+    """The same risks, under that year's name; a task in no challenge's form has none."""
+    item = replace(exam, task=get_task("hellaswag"))
+    risks = {"quantized": False, "window_dropped": False, "prompt_cache": True}
+    assert rule_warnings(item, 1234, **risks) == []
+    found = rule_warnings(replace(item, protocol="2023"), 1234, **risks)
+    assert [line.split(": ")[0] for line in found] == ["hellaswag, against the 2023 rules"] * 2
 
 
 def test_eval_shows_clocks_and_risks(gguf: Path, tmp_path: Path, orin_data: Path) -> None:

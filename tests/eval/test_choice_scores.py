@@ -123,7 +123,7 @@ def test_hellaswag_by_sum_characters_bytes_and_tokens() -> None:
 def test_a_prepared_task_knows_its_split_and_rows(tmp_path: Path, *, chat: bool) -> None:
     """In the model's chat template, too."""
     data = write(tmp_path, {"piqa/dev.jsonl": jsonl(*[{"goal": "g", "sol1": "a x", "sol2": "b y", "label": 1}] * 5)})
-    found = prepare(get_task("piqa"), LoadOptions(data, limit=2, chat=chat), Words(), 4096)
+    found = prepare(get_task("piqa"), LoadOptions(data, limit=2, chat=chat), Words())
     assert len(found.questions) == 2
     assert found.source == {"split": "validation", "rows": 5}
 
@@ -183,7 +183,7 @@ def test_ways_a_task_does_not_have_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="omit --shots"):
         get_task("truthfulqa_mc2").load(LoadOptions(data, shots="phi3"))
     with pytest.raises(UserError, match="exam is scored in one way only"):
-        prepare(get_task("exam"), LoadOptions(scoring="text"), Words(), 100)
+        prepare(get_task("exam"), LoadOptions(scoring="text"), Words())
 
 
 def test_a_choice_without_characters_is_never_chosen_by_length() -> None:

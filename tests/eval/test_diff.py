@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from eval.diff import CAUSES, diff, diff_all
+from eval.diff import diff, diff_all
 from eval.intervals import mean_interval, paired_interval, paired_test
+from eval.pairs import CAUSES
 from eval.report.section import metrics_table, task_report
 from eval.runs.prediction import Prediction
 from eval.runs.run import Run
@@ -535,3 +536,49 @@ def test_different_checkpoints_are_told(tmp_path: Path) -> None:
     assert diff(a, b)["same_checkpoint"] is False
     assert diff(a, c)["same_checkpoint"] is None
     json.dumps(diff(a, b))
+
+
+def test_items_that_either_run_truncated_are_counted_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of four items one is truncated in both runs, one in the reference alone; both have a line of their own."""
+    items = [prediction(0, truncated=5), prediction(1, "B"), prediction(2), prediction(3)]
+    others = [prediction(0, truncated=5), prediction(1, truncated=1), prediction(2), prediction(3)]
+    run, reference = made(tmp_path / "run", items), made(tmp_path / "reference", others)
+    found = diff(run, reference)
+    section = found["tasks"]["mmlu"]
+    assert (section["truncated"]["items"], section["truncated"]["drop_points"]) == (2, 50.0)
+    assert (section["whole"]["items"], section["whole"]["drop_points"]) == (2, 0.0)
+    assert found["skipped"] == {}
+    print_diff([found])
+    shown = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert {"truncated prompts", "whole prompts"} <= {line[1] for line in shown if len(line) > 1}
+    section = diff(reference, reference)["tasks"]["mmlu"]
+    assert section["truncated"]["items"] == 2
+    plain = made(tmp_path / "plain", [prediction(0)])
+    assert "truncated" not in diff(plain, plain)["tasks"]["mmlu"]
+
+
+def test_what_a_run_skipped_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One item in each run; a task of which nothing is left; rules that differ are named."""
+    gone: dict[str, Any] = {"skipped": "needs 9 tokens", "scores": {}, "logprobs": None, "margin": None}
+    metric = {"scores": {"acc": 1.0}}
+    items = [prediction(0, "", **gone), prediction(1, **metric), prediction(2, **metric)]
+    others = [prediction(0, **metric), prediction(1, "", **gone), prediction(2, **metric)]
+    exam = [prediction(0, "", task="exam", **gone)]
+    run = made(tmp_path / "run", items + exam, settings={"too_long": "skip"})
+    reference = made(tmp_path / "reference", [*others, prediction(0, task="exam")], settings={"too_long": "truncate"})
+    found = diff(run, reference)
+    assert found["skipped"] == {"mmlu": 2, "exam": 1}
+    assert list(found["tasks"]) == ["mmlu"]
+    assert (found["tasks"]["mmlu"]["items"], found["tasks"]["mmlu"]["metric"]) == (1, "acc")
+    monkeypatch.setattr(sys, "argv", ["orin-run", "diff", str(run.directory), str(reference.directory)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    said = capsys.readouterr().err
+    assert f"2 mmlu items are skipped in {run.directory} or {reference.directory}: they are not compared" in said
+    assert f"--too-long skip in {run.directory}, truncate in {reference.directory}" in said
+    nothing = made(tmp_path / "nothing", exam)
+    with pytest.raises(UserError, match="no item was asked in both runs"):
+        diff(nothing, nothing)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eval.diff import Pair, compare
+from eval.diff import compare
+from eval.pairs import Pair
 from tests.support.predictions import prediction
 
 

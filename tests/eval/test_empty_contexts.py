@@ -21,12 +21,11 @@ from eval.encoding import Encoder, encode_docs
 from eval.harness import HarnessModel
 from eval.reference import HFEncoder
 from eval.tasks.doc import Doc
-from orin_runner.cli.launch import start
-from orin_runner.console import Notes
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Failed, GenerateRequest, Request, Scored, ScoreRequest
 from orin_runner.text_generation import pipeline
+from tests.support.started import started
 
 ROUNDING = {"abs": 0.05, "rel": 5e-3}
 """As in test_harness.py: BF16 against float32."""
@@ -52,7 +51,7 @@ def theirs(tiny: Path) -> HFLM:
 
 @pytest.fixture
 def ours(gguf: GGUFFile) -> Iterator[HarnessModel]:
-    model = HarnessModel(gguf, lambda requests: start(Notes(), gguf, requests, None))
+    model = HarnessModel(gguf, lambda requests: started(gguf, requests))
     yield model
     model.close()
 
@@ -78,7 +77,7 @@ def test_choices_after_nothing_are_scored_as_the_harness_scores_them(
 ) -> None:
     """OpenBookQA with an empty stem, letters, a sentence that begins with the blank."""
     (question,) = encode_docs([asked], encoder)
-    with start(Notes(), gguf, [question.request], None) as runner:
+    with started(gguf, [question.request]) as runner:
         ((_, result),) = runner.run([question.request])
         assert runner.deaths == 0
     assert isinstance(result, Scored)
@@ -102,7 +101,7 @@ def test_a_conversation_that_a_template_makes_nothing_of(encoder: Tokenizer) -> 
     """A chat of a system message alone; where a model has neither BOS nor EOS, a runner is left to fail it."""
     silent = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
     for prefix in (1, None):
-        tokenizer = Tokenizer(encoder._tokenizer.to_str(), silent, {}, frozenset(), prefix=prefix)
+        tokenizer = Tokenizer(encoder.vocabulary, silent, {}, frozenset(), prefix=prefix)
         made = Doc("1", "all", SYSTEM_ONLY, "generate", (), (), "x", max_new_tokens=4)
         (question,) = encode_docs([made], tokenizer)
         assert question.request.prompt.tolist() == ([] if prefix is None else [prefix])
@@ -118,7 +117,7 @@ def test_requests_without_a_token_fail_alone(gguf: GGUFFile) -> None:
         ScoreRequest(np.array([1, 1 << 30], np.int32), (one,)),
         ScoreRequest(one, (one,)),
     ]
-    with start(Notes(), gguf, requests, None) as runner:
+    with started(gguf, requests) as runner:
         found = dict(runner.run(requests))
         assert runner.deaths == 0
     assert [isinstance(found[i], Failed) for i in range(5)] == [True] * 4 + [False]

@@ -27,8 +27,7 @@ from eval.runs.prediction import Prediction
 from eval.tasks.base import LETTERS, LoadOptions
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task
-from orin_runner.cli.launch import start
-from orin_runner.console import Notes
+from eval.truncation import TooLong
 from orin_runner.errors import UserError
 from orin_runner.model.chat_template import ChatTemplate
 from orin_runner.model.gguf_file import GGUFFile
@@ -38,6 +37,7 @@ from tests.support.checkpoints import llama
 from tests.support.commands import orin_run
 from tests.support.harness import asked, local_config, local_task
 from tests.support.harness_cases import REAL, WRITTEN, real_case, written_case
+from tests.support.started import started
 
 ROUNDING = {"abs": 0.05, "rel": 5e-3}
 """How far log-probabilities of a BF16 GGUF may be from those of transformers in float32: llama.cpp multiplies BF16
@@ -65,7 +65,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> GGUFFile:
 
 @pytest.fixture
 def ours(gguf: GGUFFile) -> Iterator[HarnessModel]:
-    model = HarnessModel(gguf, lambda requests: start(Notes(), gguf, requests, None))
+    model = HarnessModel(gguf, lambda requests: started(gguf, requests))
     yield model
     model.close()
 
@@ -81,7 +81,7 @@ def predictions(gguf: GGUFFile, task: str, docs: Sequence[Doc]) -> list[Predicti
     questions = encode_docs(docs, tokenizer)
     requests = [question.request for question in questions]
     found: dict[int, Prediction] = {}
-    with start(Notes(), gguf, requests, None) as runner:
+    with started(gguf, requests) as runner:
         for i, result in runner.run(requests):
             assert not isinstance(result, Failed)
             found[i] = predict(get_task(task), questions[i], result, tokenizer)
@@ -149,6 +149,16 @@ def test_too_long_requests_are_said(
         ours.loglikelihood(instances("loglikelihood", [("word", " end" * 40)]))
     with pytest.raises(UserError, match="max_gen_toks=16 leaves no room"):
         ours.generate_until(instances("generate_until", [("word", {"max_gen_toks": 16})]))
+
+
+def test_too_long_requests_are_refused_where_that_is_wanted(gguf: GGUFFile) -> None:
+    """Before anything is loaded; contexts of scores and of texts."""
+    model = HarnessModel(gguf, lambda _: pytest.fail("nothing is asked"), TooLong.REFUSE)
+    model.max_length = 16
+    with pytest.raises(UserError, match="1 of 2 requests are longer than the model's 16 tokens; --too-long truncate"):
+        model.loglikelihood(instances("loglikelihood", [("word " * 40, " end"), ("word", " end")]))
+    with pytest.raises(UserError, match="1 of 1 requests are longer"):
+        model.generate_until(instances("generate_until", [("word " * 12, {"max_gen_toks": 8})]))
 
 
 def test_texts_are_those_of_hf(ours: HarnessModel, theirs: HFLM) -> None:

@@ -39,7 +39,7 @@ def reference(tiny: Path) -> Reference:
 @pytest.fixture(scope="module")
 def exam(reference: Reference) -> Prepared:
     """Texts and letters."""
-    return prepare(get_task("exam"), LoadOptions(limit=24), reference.encoder, reference.n_positions)
+    return prepare(get_task("exam"), LoadOptions(limit=24), reference.encoder)
 
 
 def asked(item: Prepared) -> list[Request]:

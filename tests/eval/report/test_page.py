@@ -219,6 +219,27 @@ def test_failures_are_listed_with_their_reasons(tmp_path: Path) -> None:
     assert "the engine died and was started again 2 times" in page.text
 
 
+def test_truncated_prompts_have_a_line_and_skipped_items_no_place(tmp_path: Path) -> None:
+    """A killed run, too, which has no section."""
+    items = [item(i, truncated=5 * (i % 2)) for i in range(8)]
+    items += [item(9, skipped="needs 5000 tokens", scores={}, logprobs=None, margin=None, n_tokens=4999)]
+    for name in ("ended", "killed"):
+        run = write(tmp_path / name, items)
+        run = run if name == "ended" else replace(run, report={})
+        shown = view([run])
+        entry = shown["tasks"]["t"][0]
+        assert (entry["items"], entry["skipped"]) == (8, 1)
+        assert (entry["truncated"]["items"], entry["truncated"]["tokens"]) == (4, 20)
+        assert "t/9" not in [row["id"] for row in entry["longest"]]
+        page = render(shown)
+        assert "truncated prompts" in page
+        assert "4 of 8 items had prompts longer than the model's context" in page
+        assert "1 items have prompts longer than the model" in page
+    page = render(view([write(tmp_path / "plain", [item(1)])]))
+    assert "truncated" not in page
+    assert "skipped" not in page
+
+
 def test_a_run_without_answers_says_so(tmp_path: Path) -> None:
     """No prediction at all, the report written or not."""
     with RunWriter(tmp_path / "killed", {"engine": "x"}):

@@ -84,11 +84,11 @@ def test_the_archives_own_folders(name: str, moved: dict[str, str], tmp_path: Pa
 
 
 def test_cleaned_copies_and_superglue(tmp_path: Path) -> None:
-    """A gzipped HellaSwag without ctx_a and ctx_b as it is; BoolQ's title is already in SuperGLUE's passage."""
+    """A gzipped HellaSwag without ctx_a and ctx_b; BoolQ's title is already in SuperGLUE's passage."""
     row = {"activity_label": "Ski", "ctx": "A man. he", "endings": ["a", "b", "c", "d"], "label": 0}
     (tmp_path / "hellaswag").mkdir()
     (tmp_path / "hellaswag" / "hellaswag_val.jsonl.gz").write_bytes(gzip.compress(jsonl(row).encode()))
-    assert get_task("hellaswag").load(LoadOptions(tmp_path)).docs[0].prompt == "Ski: A man. he"
+    assert get_task("hellaswag").load(LoadOptions(tmp_path)).docs[0].prompt == "Ski: A man. He"
     row = {"question": "is ice cold", "passage": "Ice -- Ice is cold.", "idx": 0, "label": True}
     write(tmp_path, {"BoolQ/val.jsonl": jsonl(row), **GOLDEN["boolq"].files})
     (tmp_path / "boolq" / "dev.jsonl").rename(tmp_path / "dev.jsonl")
