@@ -12,13 +12,14 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from orin_runner.files import json_text
+from orin_runner.files import json_text, naming
 
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines where stderr is not a terminal."""
@@ -26,6 +27,8 @@ PLAIN_INTERVAL = 10.0
 LONGEST = 2000
 """Characters of a note. A file, or whoever writes a command line, may give an option or a name any length."""
 
+STDOUT = Path("standard output")
+"""What an error of writing a result names."""
 GIB = 2**30
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of what a terminal or a reader acts on instead of showing it: controls (ESC, CR, the C1 range),
@@ -49,12 +52,17 @@ def printable(text: str, keep: str = "") -> str:
 
 def say(text: str) -> None:
     """One line of a result, on stdout."""
-    print(printable(text))
+    _write(printable(text))
 
 
 def say_json(value: Any) -> None:
     """A result as strict JSON of ASCII characters, on stdout."""
-    print(json_text(value, indent=1, ascii_only=True))
+    _write(json_text(value, indent=1, ascii_only=True))
+
+
+def _write(text: str) -> None:
+    with naming(STDOUT):
+        print(text, flush=True)  # a disk that is full is noticed here
 
 
 class Notes:
@@ -156,4 +164,5 @@ def print_table(
         table.add_row(*map(printable, row))
     # Without a terminal rich would fold wide tables at 80 columns.
     width = None if sys.stdout.isatty() else 160
-    Console(highlight=False, width=width, markup=False, emoji=False).print(table)
+    with naming(STDOUT):
+        Console(highlight=False, width=width, markup=False, emoji=False).print(table)

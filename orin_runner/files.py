@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -37,6 +38,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if type(error) is OSError and error.errno is None:  # numpy's: it does not say why a file took no more
+            raise OSError(errno.EIO, str(error), str(path)) from error
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
@@ -137,7 +140,9 @@ def write_whole(path: Path, text: str) -> None:
 
     Raises:
         UserError: ``path`` is there and no regular file.
-        OSError: it cannot be written; ``path`` is named, and what had been written of the new one is removed.
+        OSError: it cannot be written; ``path`` is named.
+
+    What had been written of the new one is removed, whatever ends the writing: a full disk or Ctrl-C.
     """
     target = Path(os.path.realpath(path))
     if target.is_symlink() or (target.exists() and not target.is_file()):  # a link is left where links make a loop
@@ -151,10 +156,12 @@ def write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         partial.replace(target)
         _sync_folder(target.parent)
-    except OSError as error:
+    except BaseException as error:
         if partial.is_file():
             partial.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

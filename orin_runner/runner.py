@@ -62,7 +62,6 @@ class DecodeStats:
         """The sum of both."""
         return DecodeStats(*(getattr(self, row.name) + getattr(other, row.name) for row in fields(self)))
 
-
     def beside(self, other: DecodeStats) -> DecodeStats:
         """What two that computed at once cost: the counts of both, the seconds of this one."""
         counts = {name: getattr(self, name) + getattr(other, name) for name in ("tokens", "calls", "rows")}

@@ -21,11 +21,11 @@ from orin_runner.model.candidates import candidates, choices_in
 from orin_runner.model.chat_template import Message
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import examine
-from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Failed, Generated, GenerateRequest, Tokens, begun
 from orin_runner.runner import RunStats
 from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
+from orin_runner.workers.vocabulary import own_tokenizer
 
 DEFAULT_NEW_TOKENS = 256
 """As transformers' text-generation pipeline has it."""
@@ -39,7 +39,7 @@ class TextGeneration:
     """A model that answers.
 
     Args:
-        model: a GGUF made by ``python -m convert``.
+        model: a GGUF. One that carries no Hugging Face tokenizer is used with llama.cpp's vocabulary of it.
         draft: verify the choices a prompt lists instead of decoding them; never changes a text.
         device_bytes: memory to plan for instead of what is free.
 
@@ -47,12 +47,13 @@ class TextGeneration:
         stats: what the last call cost.
 
     Raises:
-        UserError: the file is not such a GGUF, or does not fit into memory.
+        UserError: the file is no GGUF, quantized, without a vocabulary, or does not fit into memory.
     """
 
     def __init__(self, model: str | Path, *, draft: bool = True, device_bytes: int | None = None) -> None:
         file = GGUFFile.open(Path(model))
-        self._tokenizer = Tokenizer.from_gguf(file)
+        file.need_full_precision("convert the original checkpoint")
+        self._tokenizer = own_tokenizer(file)
         self._n_positions = file.n_ctx_train
         # Nothing is known of the rows yet: plan for the longest that fits, in steps of llama.cpp's own.
         lengths = [*range(256, file.n_ctx_train, 256), file.n_ctx_train]
@@ -172,7 +173,7 @@ def pipeline(task: str, model: str | Path, **options: Any) -> TextGeneration:
 
     Args:
         task: ``"text-generation"``.
-        model: a GGUF made by ``python -m convert``.
+        model: a GGUF at full precision.
         options: ``draft`` and ``device_bytes`` of ``TextGeneration``.
 
     Raises:

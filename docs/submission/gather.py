@@ -20,7 +20,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from eval.challenge_rules import IN_ITS_FORM
-from eval.runs.run import RUN, Run
+from eval.runs.run import RUN, Run, quantized_types
 from orin_runner.cli.launch import model_line
 from orin_runner.cli.result import print_report
 from orin_runner.console import Notes, say
@@ -102,10 +102,13 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     """Fill ``out`` anew; returns the tar beside it.
 
     Raises:
-        UserError: the run did not end, or is one of another GGUF or a damaged one; the manifest is missing, or the
-            GGUF is not what it says.
+        UserError: the run did not end, or is one of a quantized GGUF, of another or a damaged one; the manifest is
+            missing, or the GGUF is not what it says.
     """
     opened, file = Run.open(run), GGUFFile.open(model)
+    if types := quantized_types(opened.header):
+        raise UserError(f"{run} is no submission: its model is quantized ({', '.join(types)})", MAKE_ONE)
+    file.need_full_precision("a submission needs the checkpoint's own weights")
     if not opened.report:
         raise UserError(f"{run} did not end", "orin-run eval --resume goes on with it")
     if opened.header.get("model", {}).get("sha256") != file.digest():
@@ -130,7 +133,7 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     write_components(out)
     screen = io.StringIO()
     with contextlib.redirect_stdout(screen):
-        print_report(opened.report, run, Verdict.of_run(opened.header))
+        print_report(opened.report, run, opened.header)
     header = opened.header
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     devices = ", ".join(device["description"] for device in header["device"])

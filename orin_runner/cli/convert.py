@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import os
-import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from convert.download import download
+from convert.download import HUB_ID, download_checkpoint
 from convert.manifest import Manifest
 from convert.target import check_target
 from orin_runner.cli import exits
@@ -27,7 +26,6 @@ from orin_runner.workers.vocabulary import tokenized
 DEFAULT_MODEL = "microsoft/Phi-3-medium-4k-instruct"
 NAMED = 5
 """Tensors named in a warning."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class OutType(str, enum.Enum):
@@ -69,6 +67,8 @@ def convert_command(
 ) -> None:
     """Convert a Hugging Face checkpoint to a 16-bit GGUF without altering a value, and prove it.
 
+    Its weights are safetensors, or else .bin files, which take torch to read (the reference extra).
+
     The file is written under a temporary name, reopened, compared with the checkpoint bit for bit, and only then
     renamed. The proof lies beside it: OUT.gguf.manifest.json. What lies there already is not replaced, but for an
     earlier GGUF with --force.
@@ -81,7 +81,7 @@ def convert_command(
     directory = Path(model)
     if not directory.exists() and HUB_ID.fullmatch(model):
         notes.note(f"{model} is not a local folder: downloading it from the hub (resumed where it broke off)")
-        directory = download(model)
+        directory = download_checkpoint(model)
     checkpoint = replace(Checkpoint.open(directory), name=_name(model))
     options = Options(outtype.value, allow_rounding, window.value, force)
     # Each tensor is checked, written and verified.
@@ -138,6 +138,9 @@ def _print_summary(notes: Notes, manifest: Manifest, target: Path) -> None:
         f"llama.cpp's cuts {cut:,} of {pieces:,} pieces of a sample text otherwise"
     )
     say(f"proof: {manifest_path(target)}")
+    if found := manifest.tokenizer["conflicts"]:
+        named = ", ".join(f"{c['token'].upper()} {c['named']} in {c['file']} ({c['tokenizer']})" for c in found)
+        notes.warn(f"other files name other special tokens than the tokenizer, whose are taken: {named}")
     if manifest.changed:
         worst = max(manifest.tensors, key=lambda record: record.largest_error)
         notes.warn(f"values were rounded, as allowed; the largest error is {worst.largest_error:.3g} in {worst.name}")

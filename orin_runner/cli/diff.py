@@ -8,11 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.diff import CAUSES, MAX_DROP, SHOWN_FLIPS, diff_all
+from eval.diff import MAX_DROP, SHOWN_FLIPS, diff_all
+from eval.pairs import CAUSES
 from eval.runs.run import Run
 from orin_runner.cli.options import Json
 from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.errors import UserError
+
+PARTS = (
+    ("within the window", "within_window", "beyond_window"),
+    ("beyond the window", "beyond_window", "beyond_window"),
+    ("whole prompts", "whole", "truncated"),
+    ("truncated prompts", "truncated", "truncated"),
+)
+"""Parts of a task with a line of their own: words, their key in the section, and that of the part they stand for."""
 
 
 def diff_command(
@@ -32,6 +41,15 @@ def diff_command(
         print_diff(results)
     for result in results:
         other = result["reference"]
+        for name, n in result["skipped"].items():
+            notes.warn(f"{n} {name} items are skipped in {run} or {other}: they are not compared")
+        rules = [result[f"{role}_too_long"] for role in ("run", "reference")]
+        if None not in rules and rules[0] != rules[1]:
+            notes.warn(f"prompts longer than the context: --too-long {rules[0]} in {run}, {rules[1]} in {other}")
+        if result["same_tokenizer"] is False:
+            notes.warn(
+                f"the tokenizers differ: {result['run_tokenizer']} in {run}, {result['reference_tokenizer']} in {other}"
+            )
         for name, section in result["tasks"].items():
             unequal = section["items"] - section["same_token_ids"]
             if unequal:
@@ -58,10 +76,10 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
             judged, same = section["within_max_drop"], (texts, f"{section['same_token_ids']}/{section['items']}")
             rows.append((name + against, *_accuracies(section, limit, within=judged), _yes(judged), *same))
             flips.append((name + against, *_flip_counts(section)))
-            for label in ("within", "beyond"):
-                part = section.get(f"{label}_window")
-                if part and part["items"] and section["beyond_window"]["items"]:
-                    rows.append((f"  {label} the window", *_accuracies(part), "", "", ""))
+            for label, key, among in PARTS:
+                part = section.get(key)
+                if part and part["items"] and section[among]["items"]:
+                    rows.append((f"  {label}", *_accuracies(part), "", "", ""))
         if len(result["tasks"]) > 1:
             rows.append((f"all items{against}", *_accuracies(result["all"]), "", "", ""))
             flips.append((f"all items{against}", *_flip_counts(result["all"])))
@@ -92,6 +110,25 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
     altered = "" if first["altered_values"] is None else f"; {first['altered_values']:,} values altered in the GGUF"
     drop = _drop(first["mean_drop"], limit, within=first["within_max_drop"])
     say(f"drop of average accuracy: {drop} points; {same_checkpoint}{altered}")
+    for result in results:
+        if cost := _quantization(result):
+            say(cost)
+
+
+def _quantization(result: dict[str, Any]) -> str | None:
+    """What the run's quantization costs against the reference; None where not exactly one of both is quantized."""
+    lossy = result["run_lossy"], result["reference_lossy"]
+    if lossy[0] == lossy[1]:
+        return None
+    drop, limits = result["mean_drop"], result["mean_drop_interval"]
+    if lossy[1]:
+        drop, limits = -drop, (-limits[1], -limits[0])
+    roles = ("run", "reference") if lossy[0] else ("reference", "run")
+    quantized, exact = (result[f"{role}_dtype"] or "?" for role in roles)
+    return (
+        f"quantization, {quantized} against {exact}: costs {drop:+.2f} points of average accuracy "
+        f"({_interval(limits)}), {result['all']['agreement']:.2%} of the answers agree"
+    )
 
 
 def _proof(result: dict[str, Any]) -> str:

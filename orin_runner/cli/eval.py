@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.challenge_rules import capped, rule_warnings
-from eval.evaluate import Prepared, check_known, evaluate, prepare
+from eval.challenge_rules import rule_warnings
+from eval.evaluate import Prepared, check_known, evaluate
 from eval.progress import Status
 from eval.report.page import PAGE
 from eval.runs.meter import Meter
@@ -20,29 +20,39 @@ from eval.runs.resume import check_folder, read_earlier
 from eval.runs.run import PREDICTIONS
 from eval.runs.samples import SAMPLES
 from eval.runs.writer import RunWriter
+from eval.truncation import TooLong
 from orin_runner.cli import exits
-from orin_runner.cli.launch import all_requests, offload_lines, open_proved, plan_lines, start
+from orin_runner.cli.launch import Launch, all_requests, chosen_places, offload_lines, open_proved, plan_lines
 from orin_runner.cli.options import (
+    AllowQuantized,
+    ChallengeProtocol,
     Chat,
     Data,
     Device,
+    Gpus,
     Json,
     Limit,
     MaxNewTokens,
     ModelFile,
     Out,
+    RayCluster,
+    ReplicaCount,
     ScoringMode,
     Shots,
     Tasks,
+    TooLongRule,
     asked,
     chosen_tasks,
     device_bytes,
     load_options,
     splits,
 )
+from orin_runner.cli.questions import prepare_all
 from orin_runner.cli.result import add_prompt_rate, print_result, run_folder
 from orin_runner.cli.run_header import common_header, model_header
 from orin_runner.cli.run_proof import RunProof
+from orin_runner.cli.shard import Shard, ShardOption
+from orin_runner.cli.tokenizer import NamedTokenizer, open_tokenizer, stop_warning
 from orin_runner.console import Bar, Notes
 from orin_runner.engine.prompt_cache import PromptCacheOptions
 from orin_runner.errors import RunError, UserError, os_error_line
@@ -51,6 +61,7 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.process_clock import process_started
 from orin_runner.requests import Request, context_tokens, longest_path
+from orin_runner.workers.replicas import Replicas
 from orin_runner.workers.supervisor import Supervisor
 
 ENGINE = "llama.cpp"
@@ -84,17 +95,25 @@ Verify = Annotated[
 def eval_command(
     tasks: Tasks,
     model: ModelFile = None,
+    named_tokenizer: NamedTokenizer = None,
+    allow_quantized: AllowQuantized = False,
     data: Data = None,
     limit: Limit = None,
     shots: Shots = None,
     scoring: ScoringMode = None,
     chat: Chat = False,
+    protocol: ChallengeProtocol = None,
     out: Out = None,
     resume: Resume = False,
     verify: Verify = None,
     draft: Draft = True,
     max_new_tokens: MaxNewTokens = None,
+    too_long: TooLongRule = TooLong.TRUNCATE,
     device: Device = "auto",
+    gpus: Gpus = "auto",
+    replicas: ReplicaCount = "auto",
+    ray: RayCluster = None,
+    shard: ShardOption = None,
     prompt_cache: CacheFolder = None,
     prompt_cache_gb: CacheSize = 20.0,
     measure_limit: MeasuredLimit = False,
@@ -103,55 +122,73 @@ def eval_command(
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
     began, notes = process_started(), Notes()
     start_s = time.perf_counter() - began
-    options = load_options(data, limit, shots, scoring, chat=chat)
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
+    part = None if shard is None else Shard.parse(shard)
     chosen = chosen_tasks(notes, tasks, data)
     if resume and out is None:
         raise UserError("--resume needs --out", "name the folder of the run that was broken off")
     out = out or run_folder(tasks)
     check_folder(out, resume=resume)
-    file, evidence = open_proved(notes, model)
-    proof = RunProof(notes, evidence, verify=verify, mixes=resume or prompt_cache is not None)
-    tokenizer = Tokenizer.from_gguf(file)
-    prepared = [capped(prepare(task, options, tokenizer, file.n_ctx_train), max_new_tokens) for task in chosen]
-    risks = _warn(notes, prepared, file, prompt_cache=prompt_cache is not None)
-    requests = all_requests(prepared)
-    cache = None
-    if not math.isfinite(prompt_cache_gb):
+    if not math.isfinite(prompt_cache_gb * 1e9):
         raise UserError(f"--prompt-cache-gb {prompt_cache_gb} is no number of gigabytes", "--prompt-cache-gb 20")
+    file, evidence = open_proved(notes, model, allow_quantized=allow_quantized)
+    proof = RunProof(notes, evidence, verify=verify, mixes=resume or prompt_cache is not None)
+    cache = None
     if prompt_cache is not None:
         cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {file.digest()}")
-    settings = {
-        "tasks": tasks,
-        "draft": draft,
-        **asked(options),
-        "prompt_cache": None if prompt_cache is None else str(prompt_cache),
-        "max_new_tokens": max_new_tokens,
-        "splits": splits(prepared),
-    }
-    if resume and (report := _finished(out, file, settings, prepared)) is not None:
-        notes.note(f"{out} holds all {len(requests)} answers: nothing is left to go on with, and nothing is changed")
-        print_result(report, out, as_json, page=not (out / PAGE).exists())
-        return
-    starting = partial(start, notes, file, requests, device_bytes(device), draft=draft, prompt_cache=cache)
-    with proof, starting() as supervisor:
-        verdict = proof.before_answers()
-        _say_how_it_runs(notes, supervisor, file, requests)
-        header = {**common_header(ENGINE), **model_header(file, verdict, supervisor), "settings": settings}
-        with RunWriter(out, header, resume=resume) as writer, proof.told(writer):
-            if resume:
-                torn = "; an incomplete last line was dropped" if writer.torn else ""
-                notes.note(f"{out} holds {len(writer.known)} answers of {len(requests)}{torn}")
-            sections, measured = _metered_run(
-                notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll
+    size = device_bytes(device)
+    with chosen_places(notes, file, gpus, replicas, ray) as where, Launch(notes, file, size, where) as launch:
+        tokenizer = open_tokenizer(notes, file, named_tokenizer)
+        prepared = prepare_all(notes, chosen, options, tokenizer, file.n_ctx_train, too_long, max_new_tokens)
+        risks = _warn(notes, prepared, file, tokenizer, prompt_cache=prompt_cache is not None)
+        # A shard's plan is that of the whole, and so is its choice of long-rope's factors.
+        whole = all_requests(prepared)
+        if part is not None:
+            prepared, said = part.of_tasks(prepared)
+        requests = all_requests(prepared)
+        settings = {
+            "tasks": tasks,
+            "draft": draft,
+            **asked(options),
+            "prompt_cache": None if prompt_cache is None else str(prompt_cache),
+            "max_new_tokens": max_new_tokens,
+            "too_long": too_long.value,
+            "splits": splits(prepared),
+            "shard": None if part is None else str(part),
+        }
+        if resume and (report := _finished(out, file, tokenizer, settings, prepared)) is not None:
+            notes.note(
+                f"{out} holds all {len(requests)} answers: nothing is left to go on with, and nothing is changed"
             )
-            report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks, "measured": measured}
-            writer.report(report)
-            left = any("unanswered" in section for section in sections.values())
-            if measure_limit and not left:
-                add_prompt_rate(report, supervisor.prompt_rate, notes)
+            print_result(report, out, as_json, page=not (out / PAGE).exists())
+            return
+        with proof, launch.started(whole, draft=draft, prompt_cache=cache) as supervisor:
+            verdict = proof.before_answers()
+            _say_how_it_runs(notes, supervisor, file, requests)
+            header = {
+                **common_header(ENGINE),
+                **model_header(file, tokenizer, verdict, supervisor),
+                "settings": settings,
+            }
+            if part is not None:
+                header["shard"] = said
+            with RunWriter(out, header, resume=resume) as writer, proof.told(writer):
+                if resume:
+                    torn = "; an incomplete last line was dropped" if writer.torn else ""
+                    held = sum(prediction.skipped is None for prediction in writer.known.values())
+                    notes.note(f"{out} holds {held} answers of {len(requests)}{torn}")
+                sections, measured = _metered_run(
+                    notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll
+                )
+                report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks, "measured": measured}
+                report["lossy"] = bool(file.quantized)
                 writer.report(report)
-            if not left:
-                proof.wait()
+                left = any("unanswered" in section for section in sections.values())
+                if measure_limit and not left:
+                    add_prompt_rate(report, supervisor.prompt_rate, notes)
+                    writer.report(report)
+                if not left:
+                    proof.wait()
     print_result(report, out, as_json)
     again = f"orin-run eval {' '.join(tasks)} --resume --out {out}"
     if left:
@@ -165,27 +202,40 @@ def eval_command(
 
 
 def _finished(
-    out: Path, file: GGUFFile, settings: dict[str, Any], prepared: Sequence[Prepared]
+    out: Path, file: GGUFFile, tokenizer: Tokenizer, settings: dict[str, Any], prepared: Sequence[Prepared]
 ) -> dict[str, Any] | None:
     """The report of the run to go on with, where that has an answer to every question; None where some are left.
 
     Raises:
         UserError: it is a run of another engine, other settings, another model or other questions, or is damaged.
     """
-    earlier = read_earlier(out, {"engine": ENGINE, "settings": settings, "model": {"sha256": file.digest()}})
+    model = {"sha256": file.digest(), **tokenizer.header}
+    earlier = read_earlier(out, {"engine": ENGINE, "settings": settings, "model": model})
     check_known(prepared, earlier.known)
-    return earlier.report if earlier.is_complete({item.task.name: len(item.questions) for item in prepared}) else None
+    return earlier.report if earlier.is_complete({item.task.name: item.n_items for item in prepared}) else None
 
 
-def _warn(notes: Notes, prepared: Sequence[Prepared], file: GGUFFile, *, prompt_cache: bool) -> list[str]:
-    """Warn of prompts beyond a dropped window, then of what the challenge's rules object to; returns the latter."""
+def _warn(
+    notes: Notes, prepared: Sequence[Prepared], file: GGUFFile, tokenizer: Tokenizer, *, prompt_cache: bool
+) -> list[str]:
+    """Warn of prompts beyond a dropped window and of texts without end, then of what the challenge's rules object to.
+
+    Returns:
+        The latter.
+    """
     dropped = file.dropped_window is not None
     risks: list[str] = []
     for item in prepared:
-        risks += rule_warnings(item, file.altered_values, window_dropped=dropped, prompt_cache=prompt_cache)
-        warning = window_warning(item, file)
-        if warning is not None:
-            notes.warn(warning)
+        risks += rule_warnings(
+            item,
+            file.altered_values,
+            quantized=bool(file.quantized),
+            window_dropped=dropped,
+            prompt_cache=prompt_cache,
+        )
+        for warning in (window_warning(item, file), stop_warning(item, tokenizer)):
+            if warning is not None:
+                notes.warn(warning)
     for risk in risks:
         notes.warn(risk)
     return risks
@@ -205,11 +255,13 @@ def window_warning(item: Prepared, file: GGUFFile) -> str | None:
     return (
         f"{beyond} of {len(item.questions)} {item.task.name} prompts, with their choices, are longer than the model's "
         f"{window}-token sliding window, which this file's layout drops: their answers are not the model's. "
-        f"Convert with --window exact"
+        f"Convert the checkpoint with --window exact"
     )
 
 
-def _say_how_it_runs(notes: Notes, supervisor: Supervisor, file: GGUFFile, requests: Sequence[Request]) -> None:
+def _say_how_it_runs(
+    notes: Notes, supervisor: Supervisor | Replicas, file: GGUFFile, requests: Sequence[Request]
+) -> None:
     for line in [*offload_lines(supervisor.loaded, file), *plan_lines(supervisor.plan)]:
         notes.note(line)
     fitting = supervisor.max_context
@@ -225,7 +277,7 @@ def _metered_run(
     notes: Notes,
     prepared: Sequence[Prepared],
     tokenizer: Tokenizer,
-    supervisor: Supervisor,
+    supervisor: Supervisor | Replicas,
     writer: RunWriter,
     start_s: float,
     began: float,
@@ -256,6 +308,8 @@ def _metered_run(
                 before = time.perf_counter()
                 show = _TaskProgress(meter, bar, poll)
                 sections[name] = evaluate(item, tokenizer, supervisor, writer, clocks, show, process_clock)
+                if isinstance(supervisor, Replicas):
+                    sections[name]["replicas"] = supervisor.shares()
                 ran += time.perf_counter() - before
             if "unanswered" in sections[name]:
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from orin_runner.console import Notes
 from orin_runner.errors import RunError, UserError, os_error_line
+from orin_runner.files import STDERR
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, ``kill`` and whoever ends services and batch jobs, a terminal or connection that closes."""
@@ -76,6 +78,7 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
         program: a command line.
         hint: what to say of errors that are not the user's.
     """
+    _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # where it is not UTF-8, what it cannot show is spelled out
         sys.stdout.reconfigure(errors="backslashreplace")
     with Interruptions() as interruptions:
@@ -95,6 +98,20 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
             if interruptions.number is None:
                 raise
             interruptions.end(hint)  # typer makes a silent exit of Ctrl-C
+
+
+def _open_standard_streams() -> None:
+    """Open those that whoever started the program has closed: the next file would get the number of one instead.
+
+    What llama.cpp writes to standard error would then stand in that file.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:  # it gets the lowest number that is free
+        pass
+    os.close(number)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def run_process(program: Callable[[], object]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 import typer
 
 from eval.evaluate import Prepared
-from orin_runner.console import GIB, Notes
+from orin_runner.console import GIB, Bar, Notes
 from orin_runner.default_model import default_model
 from orin_runner.engine.prompt_cache import PromptCacheOptions
 from orin_runner.machine.memory_formula import MIB
@@ -18,31 +21,39 @@ from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import Evidence, examine
 from orin_runner.requests import Request
+from orin_runner.workers.cluster import Cluster
 from orin_runner.workers.messages import Job, Loaded
+from orin_runner.workers.nodes import places_on, seats_here
+from orin_runner.workers.places import Place, places_here
+from orin_runner.workers.replicas import Replica, Replicas
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
 
 F16_COMPUTE = "GGML_CUDA_CUBLAS_COMPUTE_TYPE"
+QUANTIZED = "--allow-quantized runs it for comparison; else convert the original checkpoint"
 
 
-def open_model(notes: Notes, model: Path | None) -> GGUFFile:
+def open_model(notes: Notes, model: Path | None, *, allow_quantized: bool = False) -> GGUFFile:
     """The GGUF named, or the default one; lines say which, and how far it is proven by its header.
 
     Raises:
         UserError: as ``open_proved``.
     """
-    file, evidence = open_proved(notes, model)
+    file, evidence = open_proved(notes, model, allow_quantized=allow_quantized)
     notes.note(evidence.verdict.line)
     return file
 
 
-def open_proved(notes: Notes, model: Path | None) -> tuple[GGUFFile, Evidence]:
+def open_proved(notes: Notes, model: Path | None, *, allow_quantized: bool) -> tuple[GGUFFile, Evidence]:
     """The GGUF named, or the default one, and what there is to prove it by; a line says which.
 
     Raises:
-        UserError: there is no default, the file is no GGUF, or its header is not what its manifest says.
+        UserError: there is no default, the file is no GGUF, its header is not what its manifest says, or it is
+            quantized and that is not allowed.
     """
     path, why = (model, "") if model is not None else default_model()
     file = GGUFFile.open(path)
+    if not allow_quantized:
+        file.need_full_precision(QUANTIZED)
     notes.note(f"model {path}{f' ({why})' if why else ''}: {model_line(file)}")
     return file, examine(file)
 
@@ -52,37 +63,96 @@ def all_requests(prepared: Sequence[Prepared]) -> list[Request]:
     return [question.request for item in prepared for question in item.questions]
 
 
-def start(
-    notes: Notes,
-    file: GGUFFile,
-    requests: Sequence[Request],
-    device_bytes: int | None,
-    *,
-    draft: bool = True,
-    prompt_cache: PromptCacheOptions | None = None,
-) -> Supervisor:
-    """A worker with the model loaded, planned for ``requests``.
+class Launch:
+    """The workers of a command: they may be begun before it is known what will be asked, and are started when it is.
+
+    Args:
+        notes: where their progress and their ends are told.
+        file: the model.
+        device_bytes: memory to plan for on each seat, None for what is free.
+        where: a place for each replica.
+    """
+
+    def __init__(self, notes: Notes, file: GGUFFile, device_bytes: int | None, where: Sequence[Place]) -> None:
+        self._notes, self._file, self._where = notes, file, where
+        self._loaded = [0.0] * len(where)
+        self._bar: Bar | None = None
+        self._started = False
+        self._job = Job.of(file, [], device_bytes=device_bytes)
+        every = [self._replica(k) for k in range(len(where))]
+        self._workers = Replicas(every, notes.warn) if len(every) > 1 else every[0].supervisor
+
+    def __enter__(self) -> Launch:
+        """Begin them: they load the weights."""
+        self._workers.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._started:  # nobody waits for the end of its loading
+            self._workers.kill()
+        self._workers.__exit__(kind, value, traceback)
+
+    def started(
+        self, requests: Sequence[Request], *, draft: bool = True, prompt_cache: PromptCacheOptions | None = None
+    ) -> Supervisor | Replicas:
+        """The workers with the model loaded, planned for ``requests``.
+
+        Raises:
+            typer.Exit: not even the shortest request fits; the plan has been shown, and the exit status is 1.
+        """
+        job = self._job.asking(requests, draft=draft, prompt_cache=prompt_cache)
+        self._workers.plan_for(job)
+        with self._notes.progress(f"loading {self._file.path.name}", 1.0) as self._bar:
+            try:
+                self._workers.start()
+            except DoesNotFitError as error:
+                for line in plan_lines(error.plan):
+                    self._notes.warn(line)
+                raise typer.Exit(1) from error
+        self._bar, self._started = None, True
+        if (context := self._file.original_context) and self._workers.loaded.rope_factors == "long":
+            within = sum(length <= context for length in job.lengths)
+            self._notes.warn(
+                f"long-rope: the longest request has {job.needs.longest:,} tokens, more than the original context of "
+                f"{context:,}: all {len(job.lengths):,} requests have the long factors, as in one batch of "
+                f"transformers; {within:,} of them would have the short ones alone"
+            )
+        return self._workers
+
+    def _replica(self, k: int) -> Replica:
+        place, on_loading = self._where[k], partial(self._on_loading, k)
+        return Replica(place.name, Supervisor(place.job(self._job), self._notes.warn, on_loading, spawn=place.spawn))
+
+    def _on_loading(self, k: int, share: float) -> None:
+        self._loaded[k] = share
+        if self._bar is not None:
+            self._bar.update(sum(self._loaded) / len(self._loaded))
+
+
+@contextmanager
+def chosen_places(notes: Notes, file: GGUFFile, gpus: str, replicas: str, ray: str | None) -> Iterator[list[Place]]:
+    """Where the replicas that --gpus and --replicas ask for run, here or with --ray on each node; lines say why there.
+
+    What runs on nodes ends with it.
 
     Raises:
-        typer.Exit: not even the shortest request fits; the plan has been shown, and the exit status is 1.
+        UserError: there are not so many, or they do not hold the model; the cluster or a node will not do.
     """
-    job = Job.of(file, requests, device_bytes=device_bytes, draft=draft, prompt_cache=prompt_cache)
-    with notes.progress(f"loading {file.path.name}", 1.0) as bar:
-        supervisor = Supervisor(job, notes.warn, bar.update)
-        try:
-            supervisor.start()
-        except DoesNotFitError as error:
-            for line in plan_lines(error.plan):
-                notes.warn(line)
-            raise typer.Exit(1) from error
-    if (context := file.original_context) and supervisor.loaded.rope_factors == "long":
-        within = sum(length <= context for length in job.lengths)
-        notes.warn(
-            f"long-rope: the longest request has {job.needs.longest:,} tokens, more than the original context of "
-            f"{context:,}: all {len(job.lengths):,} requests have the long factors, as in one batch of transformers; "
-            f"{within:,} of them would have the short ones alone"
-        )
-    return supervisor
+    if ray is None:
+        seats, why = seats_here(file, gpus, replicas)
+        if why:
+            notes.note(why)
+        yield places_here(file.path, seats)
+        return
+    with Cluster(ray, int(gpus) if gpus.isascii() and gpus.isdecimal() else None) as cluster:
+        places, lines = places_on(cluster, file, gpus, replicas)
+        for line in lines:
+            notes.note(line)
+        n, m = len(places), len(cluster.nodes)
+        notes.note(f"{n} replica{'s' if n > 1 else ''} on {m} node{'s' if m > 1 else ''} of the Ray cluster")
+        yield places
 
 
 def model_line(file: GGUFFile) -> str:
@@ -91,6 +161,8 @@ def model_line(file: GGUFFile) -> str:
     types = " + ".join(f"{size / GIB:.2f} GiB {name}" for name, (_, size) in sizes)
     altered = file.altered_values
     proof = "unknown origin" if altered is None else f"{altered:,} values altered"
+    if file.quantized:
+        proof = "quantized: its answers are not the checkpoint's"
     window = f", window {file.window}" if file.window else ""
     return f"{file.architecture}{window}, {types}, {proof}"
 

@@ -10,7 +10,9 @@ from orin_runner import __version__
 from orin_runner.cli import exits
 from orin_runner.cli.diff import diff_command
 from orin_runner.cli.eval import eval_command
+from orin_runner.cli.inspect import inspect_command
 from orin_runner.cli.lm_eval import lm_eval_command
+from orin_runner.cli.merge import merge_command
 from orin_runner.cli.plan import plan_command
 from orin_runner.cli.reference import reference_command
 from orin_runner.cli.report import report_command
@@ -28,10 +30,12 @@ app = typer.Typer(
 )
 app.command("eval")(eval_command)
 app.command("plan")(plan_command)
+app.command("inspect")(inspect_command)
 app.command("tasks")(tasks_command)
 app.command("selftest")(selftest_command)
 app.command("reference")(reference_command)
 app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lm_eval_command)
+app.command("merge")(merge_command)
 app.command("diff")(diff_command)
 app.command("report")(report_command)
 

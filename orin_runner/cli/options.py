@@ -10,8 +10,9 @@ import typer
 
 from eval.data.digests import changed_files
 from eval.evaluate import Prepared
-from eval.tasks.base import LoadOptions, Scoring, Task
+from eval.tasks.base import LoadOptions, Scoring, Task, Year
 from eval.tasks.registry import get_task
+from eval.truncation import TooLong
 from orin_runner.console import Notes
 from orin_runner.errors import UserError
 from orin_runner.machine.devices import KNOWN, UNITS, parse_size
@@ -22,7 +23,9 @@ ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_
 Data = Annotated[
     Path | None, typer.Option(help="Folder with the published data files; without it tasks load from the hub.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Ask only this many questions, evenly spread.")]
+MAX_COUNT = 10**9
+"""Of questions, tokens and worked examples that may be asked for; ``run.json`` and llama.cpp count up to some more."""
+Limit = Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="Ask only this many questions, evenly spread.")]
 Shots = Annotated[
     str | None,
     typer.Option(metavar="N|phi3", help="Worked examples before each question; phi3: as many as Phi-3's report has."),
@@ -32,33 +35,92 @@ ScoringMode = Annotated[
     typer.Option("--scoring", metavar="letters|text", help="Score answer letters or whole choices (default: task's)."),
 ]
 Chat = Annotated[bool, typer.Option("--chat", help="Put each prompt into the model's chat template.")]
+ChallengeProtocol = Annotated[
+    str | None,
+    typer.Option("--protocol", metavar="2023", help="Ask as that year's challenge did: hellaswag, without BOS token."),
+]
 MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Bound on each greedy text, where it is lower than the task's own.")
+    int | None,
+    typer.Option(min=1, max=MAX_COUNT, help="Bound on each greedy text, where it is lower than the task's own."),
+]
+TooLongRule = Annotated[
+    TooLong,
+    typer.Option(
+        "--too-long",
+        help="Prompts longer than the model's context lose their beginning, as in lm-evaluation-harness; or are "
+        "skipped, in no accuracy; or refused before anything runs.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for the run (default: runs/TASK-TIME).")]
 Device = Annotated[
     str, typer.Option(help="auto (this machine), orin-32gb, or an amount of memory and its unit: B, KiB, MiB, GiB.")
 ]
+Gpus = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|N|ID,ID", help="GPUs to use: all that CUDA shows, so many of them, or those of these ids (0,2)."
+    ),
+]
+ReplicaCount = Annotated[
+    str,
+    typer.Option(
+        "--replicas",
+        metavar="auto|N",
+        help="Copies of the model that share the run; auto: as many as the GPUs hold, on CPUs one. 1 on several GPUs "
+        "divides the model over them.",
+    ),
+]
+RayCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|HOST:PORT",
+        help="Share the run over the nodes of this Ray cluster; auto: of the one that this machine belongs to. --gpus "
+        "and --replicas are then those of each node (needs the ray extra).",
+    ),
+]
+AllowQuantized = Annotated[
+    bool,
+    typer.Option("--allow-quantized", help="Run a quantized GGUF, for comparison; all that it leaves is marked lossy."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
 SCORINGS: dict[str, Scoring] = {"letters": "letters", "text": "text"}
+PROTOCOLS: dict[str, Year] = {"2023": "2023"}
 
 
 def load_options(
-    data: Path | None, limit: int | None, shots: str | None, scoring: str | None, *, chat: bool
+    data: Path | None,
+    limit: int | None,
+    shots: str | None,
+    scoring: str | None,
+    *,
+    chat: bool,
+    protocol: str | None = None,
 ) -> LoadOptions:
     """How tasks are loaded.
 
     Raises:
-        UserError: ``shots`` or ``scoring`` is something else than its help says.
+        UserError: ``shots``, ``scoring`` or ``protocol`` is something else than its help says.
     """
     if shots is not None and shots != "phi3" and not (shots.isascii() and shots.isdecimal()):
         raise UserError(f"--shots is a number or phi3, not {shots!r}")
     if scoring is not None and scoring not in SCORINGS:
         raise UserError(f"--scoring is letters or text, not {scoring!r}")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UserError(f"--protocol is {' or '.join(PROTOCOLS)}, not {protocol!r}")
+    if shots is not None and shots != "phi3" and len(shots.lstrip("0")) >= len(str(MAX_COUNT)):
+        raise UserError(f"--shots is less than {MAX_COUNT:,}, not {shots}")
     number: int | Literal["phi3"] | None = None if shots is None else "phi3" if shots == "phi3" else int(shots)
-    return LoadOptions(data, limit, number, None if scoring is None else SCORINGS[scoring], chat)
+    return LoadOptions(
+        data,
+        limit,
+        number,
+        None if scoring is None else SCORINGS[scoring],
+        chat,
+        None if protocol is None else PROTOCOLS[protocol],
+    )
 
 
 def chosen_tasks(notes: Notes, names: Sequence[str], data: Path | None) -> list[Task]:
@@ -76,7 +138,7 @@ def chosen_tasks(notes: Notes, names: Sequence[str], data: Path | None) -> list[
 
 def asked(options: LoadOptions) -> dict[str, Any]:
     """What ``run.json`` says of the questions."""
-    return {"limit": options.limit, "shots": options.shots, "scoring": options.scoring, "chat": options.chat}
+    return {name: getattr(options, name) for name in ("limit", "shots", "scoring", "chat", "protocol")}
 
 
 def splits(prepared: Sequence[Prepared]) -> dict[str, str | None]:

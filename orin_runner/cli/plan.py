@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import typer
 
-from eval.evaluate import prepare
+from eval.truncation import TooLong, n_truncated
 from orin_runner.cli.launch import all_requests, open_model, plan_lines
 from orin_runner.cli.options import (
+    AllowQuantized,
+    ChallengeProtocol,
     Chat,
     Data,
     Device,
     Json,
     Limit,
+    MaxNewTokens,
     ModelFile,
     ScoringMode,
     Shots,
     Tasks,
+    TooLongRule,
     chosen_tasks,
     device_bytes,
     load_options,
 )
+from orin_runner.cli.questions import prepare_all
+from orin_runner.cli.tokenizer import NamedTokenizer, open_tokenizer
 from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.machine.devices import KNOWN
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner
-from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import planned
 
@@ -32,21 +37,27 @@ from orin_runner.workers.supervisor import planned
 def plan_command(
     tasks: Tasks,
     model: ModelFile = None,
+    named_tokenizer: NamedTokenizer = None,
+    allow_quantized: AllowQuantized = False,
     data: Data = None,
     limit: Limit = None,
     shots: Shots = None,
     scoring: ScoringMode = None,
     chat: Chat = False,
+    protocol: ChallengeProtocol = None,
+    max_new_tokens: MaxNewTokens = None,
+    too_long: TooLongRule = TooLong.TRUNCATE,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Show what a run will take before anything is loaded. Exit status 1 if it does not fit."""
     notes = Notes()
-    options = load_options(data, limit, shots, scoring, chat=chat)
-    file = open_model(notes, model)
-    tokenizer = Tokenizer.from_gguf(file)
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
+    file = open_model(notes, model, allow_quantized=allow_quantized)
+    tokenizer = open_tokenizer(notes, file, named_tokenizer)
     chosen = chosen_tasks(notes, tasks, data)
-    requests = all_requests([prepare(task, options, tokenizer, file.n_ctx_train) for task in chosen])
+    prepared = prepare_all(notes, chosen, options, tokenizer, file.n_ctx_train, too_long, max_new_tokens)
+    requests = all_requests(prepared)
     size = device_bytes(device)
     job = Job.of(file, requests, device_bytes=size)
     lengths = job.lengths
@@ -56,7 +67,16 @@ def plan_command(
         found, fitting = planned(job, notes.warn)
     whole = found.fits and fitting == max(lengths, default=1)
     if as_json:
-        say_json({**found.to_json(), "requests": len(lengths), "fits": whole, "limit": fitting})
+        say_json(
+            {
+                **found.to_json(),
+                "requests": len(lengths),
+                "fits": whole,
+                "limit": fitting,
+                "truncated": {item.task.name: n_truncated(item) for item in prepared},
+                "skipped": {item.task.name: len(item.skipped) for item in prepared},
+            }
+        )
     else:
         print_plan(found)
         left_out = sum(length > fitting for length in lengths)

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.challenge_rules import capped
-from eval.evaluate import prepare
 from eval.runs.resume import check_folder
 from eval.runs.writer import RunWriter
+from eval.truncation import TooLong
 from orin_runner.cli.options import (
+    MAX_COUNT,
+    ChallengeProtocol,
     Chat,
     Data,
     Json,
@@ -23,11 +24,13 @@ from orin_runner.cli.options import (
     ScoringMode,
     Shots,
     Tasks,
+    TooLongRule,
     asked,
     chosen_tasks,
     load_options,
     splits,
 )
+from orin_runner.cli.questions import prepare_all
 from orin_runner.cli.result import print_result, run_folder
 from orin_runner.cli.run_header import common_header
 from orin_runner.console import Notes
@@ -43,20 +46,22 @@ def reference_command(
     shots: Shots = None,
     scoring: ScoringMode = None,
     chat: Chat = False,
+    protocol: ChallengeProtocol = None,
     out: Out = None,
     max_new_tokens: MaxNewTokens = None,
+    too_long: TooLongRule = TooLong.TRUNCATE,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
     reference_window: Annotated[
         str, typer.Option(help="on, or off to ignore the model's sliding window as some runtimes do.")
     ] = "on",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens per forward pass.")] = 8192,
+    batch_tokens: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Padded tokens per forward pass.")] = 8192,
     as_json: Json = False,
 ) -> None:
     """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
     began, notes = process_started(), Notes()
     start_s = time.perf_counter() - began
-    options = load_options(data, limit, shots, scoring, chat=chat)
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
     chosen = chosen_tasks(notes, tasks, data)
     out = out or run_folder([*tasks, "reference"])
     check_folder(out)
@@ -73,9 +78,14 @@ def reference_command(
     loaded = hf.Reference(model, dtype, device, window=reference_window == "on")
     ours, theirs = common_header("transformers"), loaded.header()  # reads all weights for their digest
     clocks = {"start": start_s, "load": time.perf_counter() - before}
-    prepared = [capped(prepare(task, options, loaded.encoder, loaded.n_positions), max_new_tokens) for task in chosen]
+    prepared = prepare_all(notes, chosen, options, loaded.encoder, loaded.n_positions, too_long, max_new_tokens)
     versions = {**ours["versions"], **theirs["versions"]}
-    settings = {**asked(options), "max_new_tokens": max_new_tokens, "splits": splits(prepared)}
+    settings = {
+        **asked(options),
+        "max_new_tokens": max_new_tokens,
+        "too_long": too_long.value,
+        "splits": splits(prepared),
+    }
     header = {**ours, **theirs, "versions": versions, "settings": settings}
     sections: dict[str, Any] = {}
     report = {"tasks": sections}
@@ -85,7 +95,7 @@ def reference_command(
             name = item.task.name
             elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
             before = time.perf_counter()
-            with notes.progress(name, len(item.questions)) as bar:
+            with notes.progress(name, item.n_items) as bar:
                 process_clock = partial(_seconds_since, began + elsewhere)
                 sections[name] = hf.evaluate_reference(
                     item, loaded, writer, clocks, batch_tokens, bar.update, process_clock

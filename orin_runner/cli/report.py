@@ -14,6 +14,8 @@ from orin_runner.console import print_table, say, say_json
 from orin_runner.errors import UserError
 
 COMPARISON = Path("comparison.html")
+PAGE_START = b"<!doctype html>"
+"""First bytes of a page."""
 
 
 def report_command(
@@ -24,15 +26,24 @@ def report_command(
     as_json: Json = False,
 ) -> None:
     """Write a run's page again, or one page of several runs side by side."""
+    own = out is None and len(runs) == 1
     out = out or (COMPARISON if len(runs) > 1 else runs[0] / PAGE)
     if out.is_dir():
         raise UserError(f"{out} is a folder", "--out names an HTML file")
+    if not own and out.is_file() and not _may_replace(out):
+        raise UserError(f"{out} is no page and is not replaced", "--out names an HTML file")
     shown = write_page([Run.open(run) for run in runs], out)
     if as_json:
         say_json({"page": str(out), **shown})
     else:
         print_runs(shown)
         say(f"page written to {out}")
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether a file is empty or a page, and not what a slip of the keyboard names: a run's answers, a model."""
+    with path.open("rb") as file:
+        return file.read(len(PAGE_START)) in {b"", PAGE_START}
 
 
 def print_runs(shown: dict[str, Any]) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from eval.report.page import PAGE, write_page
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE, share_of_prompt_rate
-from eval.runs.run import Run
+from eval.runs.run import Run, lossy_line, quantized_types
 from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.machine.sensors import COUNTERS
 from orin_runner.model.proof import Verdict
+
+CLOCKS = {
+    CHALLENGE_2024: "data and inference",
+    CHALLENGE_2024_BARE: "without data pre-processing",
+    CHALLENGE_2023: "from process start",
+}
+"""The challenges' clocks, as both versions of the 2024 rules and 2023's count, and what each counts."""
 
 
 def run_folder(names: Sequence[str]) -> Path:
@@ -51,16 +58,22 @@ def write_report(directory: Path) -> Run:
 
 def print_result(report: dict[str, Any], out: Path, as_json: bool, *, page: bool = True) -> None:
     """Print the report of a run that has ended, and write its ``page``, unless that is there."""
-    verdict = Verdict.of_run((write_report(out) if page else Run.open(out)).header)
+    header = (write_report(out) if page else Run.open(out)).header
     if as_json:
         shown = {key: report[key] for key in ("tasks", "measured", "prompt_rate") if key in report}
-        say_json({"run": str(out), **verdict.keys, **shown})
+        say_json({"run": str(out), **Verdict.of_run(header).keys, "lossy": bool(quantized_types(header)), **shown})
     else:
-        print_report(report, out, verdict)
+        print_report(report, out, header)
 
 
-def print_report(report: dict[str, Any], out: Path, verdict: Verdict) -> None:
-    """Accuracy, clocks, token counts, memory and energy of a run, and how far its model is proven."""
+def print_report(report: dict[str, Any], out: Path, run: dict[str, Any]) -> None:
+    """Accuracy, clocks, token counts, memory and energy of a run, and how far its model is proven.
+
+    Args:
+        report: ``report.json``.
+        out: the run's folder.
+        run: ``run.json``.
+    """
     sections, rows = report["tasks"], []
     for name, section in sections.items():
         for group, values in section["groups"].items():
@@ -78,18 +91,29 @@ def print_report(report: dict[str, Any], out: Path, verdict: Verdict) -> None:
             say(f"{name}: {line}")
     if report.get("measured"):
         say(measured_line(report["measured"]))
-    say(verdict.line)
+    say(Verdict.of_run(run).line)
+    if lossy := lossy_line(run):
+        say(lossy)
     say(f"run written to {out}")
 
 
 def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[str]:
-    """What a task's row does not say: which rows were asked, what failed, its clocks, its greedy texts, its near-ties.
+    """What a task's row does not say.
+
+    Which rows were asked, what was truncated, skipped or failed, its clocks, its greedy texts, its near-ties.
 
     Args:
         section: of ``report.json``.
         rate: the run's ``prompt_rate``, if it was measured.
     """
     lines = [rows_line(section)] if section.get("rows") else []
+    if truncated := section.get("truncated"):
+        lines.append(
+            f"{truncated['items']:,} items had their prompts truncated, by {truncated['tokens']:,} tokens in all: of "
+            f"these {_accuracy(truncated)}"
+        )
+    if section.get("skipped"):
+        lines.append(f"{section['skipped']:,} items were skipped and are in no accuracy; see predictions.jsonl")
     if section["failed"]:
         lines.append(f"{section['failed']} items were not answered and count as wrong; see predictions.jsonl")
     if greedy := section.get("greedy"):
@@ -99,6 +123,8 @@ def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[s
             f"{greedy['decode_steps_per_text']:.2f} steps a text, "
             f"{greedy['drafted_share']:.1%} of tokens were verified drafts"
         )
+    if section.get("protocol"):
+        lines += protocol_lines(section)
     if section.get("resumed"):
         of_whom = "of all parts of the run"
         if section.get("without_record"):
@@ -108,6 +134,9 @@ def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[s
         lines.append(f"interrupted with {section['unanswered']} items unanswered; accuracy is of the others")
     if section["tokens"].get("restored"):
         lines.append(f"{section['tokens']['restored']:,} tokens came from the prompt cache of an earlier run")
+    if section.get("replicas"):
+        shares = (f"{each['name']} {each['items']:,} items in {each['ended_s']:.1f} s" for each in section["replicas"])
+        lines.append(f"replicas: {', '.join(shares)}")
     lines += noise_lines(section)
     if rate and section.get("share_of_prompt_rate"):
         share = section["share_of_prompt_rate"]
@@ -133,7 +162,8 @@ def noise_lines(section: dict[str, Any]) -> list[str]:
 
 def rows_line(section: dict[str, Any]) -> str:
     """Which rows of the data set a task's items are, those that an interruption left out among them."""
-    asked, rows = section["items"] + section.get("unanswered", 0), section["rows"]
+    asked = section["items"] + section.get("skipped", 0) + section.get("unanswered", 0)
+    rows = section["rows"]
     share = f"all {rows:,} rows" if asked == rows else f"{asked:,} of {rows:,} rows, evenly spread,"
     return f"{share} of the {section['split']} split" if section["split"] else share.removesuffix(",")
 
@@ -153,18 +183,25 @@ def measured_line(measured: dict[str, Any]) -> str:
     return f"{line}; {power}, {measured['joules']:,.0f} J in {measured['power_seconds']:,.0f} s"
 
 
-def challenge_clocks(section: dict[str, Any]) -> list[str]:
-    """Seconds and seconds per item on the challenges' clocks, as both versions of the 2024 rules and 2023's count."""
+def protocol_lines(section: dict[str, Any]) -> list[str]:
+    """The 2023 challenge's figures, its clock and both accuracies, and what the rows lacked of its protocol."""
+    found = ((name, section["metrics"].get(name)) for name in ("acc", "acc_norm"))
+    scores = (f"{name} {value['value']:.4f} ± {value['stderr']:.4f}" for name, value in found if value)
+    return ["; ".join([*challenge_clocks(section, [CHALLENGE_2023]), *scores]), *section.get("lacking", [])]
+
+
+def challenge_clocks(section: dict[str, Any], names: Iterable[str] = tuple(CLOCKS)) -> list[str]:
+    """Seconds and seconds per item on the challenges' clocks.
+
+    Args:
+        section: of ``report.json``.
+        names: keys of ``CLOCKS``.
+    """
     asked = section["items"] - section.get("without_record", 0)
-    names = {
-        CHALLENGE_2024: "data and inference",
-        CHALLENGE_2024_BARE: "without data pre-processing",
-        CHALLENGE_2023: "from process start",
-    }
     return [
-        f"{clock.removesuffix(' without data')} clock, {what}: {section['clocks'][clock]:.3f} s, "
+        f"{clock.removesuffix(' without data')} clock, {CLOCKS[clock]}: {section['clocks'][clock]:.3f} s, "
         f"{section['clocks'][clock] / max(1, asked):.4f} s an item"
-        for clock, what in names.items()
+        for clock in names
         if clock in section["clocks"]
     ]
 

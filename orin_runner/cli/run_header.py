@@ -11,9 +11,10 @@ from typing import Any
 
 from orin_runner import __version__
 from orin_runner.model import llama
-from orin_runner.model.gguf_digests import text_digest
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import Verdict
+from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.workers.replicas import Replicas
 from orin_runner.workers.supervisor import Supervisor
 
 
@@ -33,8 +34,10 @@ def common_header(engine: str) -> dict[str, Any]:
     }
 
 
-def model_header(file: GGUFFile, verdict: Verdict, supervisor: Supervisor) -> dict[str, Any]:
-    """The model and its proof, what it runs on, and the memory plan."""
+def model_header(
+    file: GGUFFile, tokenizer: Tokenizer, verdict: Verdict, supervisor: Supervisor | Replicas
+) -> dict[str, Any]:
+    """The model, its tokenizer and its proof, what it runs on, and the memory plan."""
     loaded = supervisor.loaded
     return {
         "model": {
@@ -44,7 +47,8 @@ def model_header(file: GGUFFile, verdict: Verdict, supervisor: Supervisor) -> di
             "architecture": file.architecture,
             "types": {name: count for name, (count, _) in file.tensor_types.items()},
             "altered_values": file.altered_values,
-            "chat_template_sha256": text_digest(file.keys.chat_template),
+            "lossy": bool(file.quantized),
+            **tokenizer.header,
             **verdict.keys,
             "window": file.window or file.dropped_window,
             "window_honoured": file.dropped_window is None,
@@ -53,4 +57,5 @@ def model_header(file: GGUFFile, verdict: Verdict, supervisor: Supervisor) -> di
         "device": [{"name": device.name, "description": device.description} for device in loaded.devices],
         "gpu_layers": f"{loaded.gpu_layers}/{loaded.n_layers}",
         "memory": {**supervisor.plan.to_json(), "allocated_mib": loaded.buffers},
+        "replicas": [replica.name for replica in supervisor.replicas] if isinstance(supervisor, Replicas) else None,
     }

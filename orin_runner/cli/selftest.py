@@ -7,26 +7,33 @@ from typing import Annotated
 
 import typer
 
-from orin_runner.cli.launch import offload_lines, open_model, start
-from orin_runner.cli.options import Device, Json, ModelFile, device_bytes
+from orin_runner.cli.launch import Launch, offload_lines, open_model
+from orin_runner.cli.options import AllowQuantized, Device, Json, ModelFile, device_bytes
 from orin_runner.console import Notes, say, say_json
 from orin_runner.engine.selftest import SelftestResult, compare, random_requests
+from orin_runner.workers.nodes import seats_here
+from orin_runner.workers.places import places_here
+
+MAX_REQUESTS = 10_000
+"""Each is computed alone as well: these take minutes where a batch takes a tenth of a second."""
 
 
 def selftest_command(
     model: ModelFile = None,
-    requests: Annotated[int, typer.Option(min=2, help="Random requests to compare.")] = 24,
-    seed: Annotated[int, typer.Option(help="Source of the random tokens.")] = 1,
+    allow_quantized: AllowQuantized = False,
+    requests: Annotated[int, typer.Option(min=2, max=MAX_REQUESTS, help="Random requests to compare.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Source of the random tokens.")] = 1,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare the tree with single sequences on random tokens. Exit status 1 if more than rounding differs."""
     notes = Notes()
-    file = open_model(notes, model)
+    file = open_model(notes, model, allow_quantized=allow_quantized)
     window = file.window or 0
     longest = min(file.n_ctx_train, window + 300 if window else 1500)
     made = random_requests(requests, file.n_vocab, window, longest, seed)
-    with notes.progress("selftest", None) as bar, start(notes, file, made, device_bytes(device)) as supervisor:
+    size, where = device_bytes(device), places_here(file.path, seats_here(file, "auto", "auto")[0][:1])
+    with notes.progress("selftest", None) as bar, Launch(notes, file, size, where).started(made) as supervisor:
         for line in offload_lines(supervisor.loaded, file):
             notes.note(line)
         result = compare(made, supervisor, window, lambda n: bar.update(n, f"{n} alone"))

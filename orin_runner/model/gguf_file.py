@@ -1,4 +1,4 @@
-"""What the runner reads from a GGUF before llama.cpp loads it: sizes, tokenizer, digests. No tensor data."""
+"""What the runner reads from a GGUF before llama.cpp loads it: sizes, window, types, digests. No tensor data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orin_runner.errors import UserError
 from orin_runner.model import gguf_keys
 from orin_runner.model.gguf_header import Header, read_header
+from orin_runner.model.stop_tokens import stop_tokens
 
 if TYPE_CHECKING:
     from orin_runner.model.gguf_schema import ArchitectureKeys, Keys
@@ -19,6 +20,20 @@ HEAD = "output.weight"
 SHORT_FACTORS = "rope_factors_short.weight"
 INT32_MAX = (1 << 31) - 1
 HEADER_SAMPLE = 1 << 20
+EXACT = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8"})
+"""The ggml types that hold each number by itself; of all others the weights are quantized."""
+WITH_WINDOW = frozenset(
+    {
+        *("afmoe", "cohere2", "cohere2moe", "deepseek4", "dflash", "dots3note", "exaone-moe", "exaone4", "gemma2"),
+        *("gemma3", "gemma3n", "gemma4", "gemma4-assistant", "gpt-oss", "granite_swa", "laguna", "lfm2", "lfm2moe"),
+        *("llama4", "maple", "mellum", "mimo2", "muse-glimmer", "olmo2", "plamo3", "smallthinker", "spark2_5"),
+        "step35",
+    }
+)
+"""The architectures whose sliding window llama.cpp applies: the files of ``src/models`` of llama-cpp-python 0.3.36
+that set ``swa_type``. All others have the whole context, whatever their keys say (``phi3``: "Phi SWA is currently
+disabled").
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +67,17 @@ class GGUFFile:
         """Read the header.
 
         Raises:
-            UserError: missing, not a GGUF, truncated, damaged, or quantized, or a key says what cannot be.
+            UserError: missing, not a GGUF, truncated or damaged, one file of several, or a key says what cannot be.
         """
         from orin_runner.model.gguf_schema import read_keys  # noqa: PLC0415  (brings pydantic along)
 
         header = read_header(path)
         keys, sizes = read_keys(path, header.metadata)
+        if (keys.split_count or 1) > 1:
+            raise UserError(
+                f"{path} is one of {keys.split_count} files that the model is divided among",
+                "llama-gguf-split --merge makes one of them",
+            )
         types: dict[str, tuple[int, int]] = {}
         for tensor in header.tensors:
             count, size = types.get(tensor.type, (0, 0))
@@ -93,15 +113,40 @@ class GGUFFile:
     @property
     def window(self) -> int | None:
         """The sliding window this file makes llama.cpp apply, in tokens."""
-        return None if self.sizes.window_pattern is None else self.sizes.sliding_window
+        return self.sizes.sliding_window or None if self.architecture in WITH_WINDOW else None
 
     @property
     def dropped_window(self) -> int | None:
         """The sliding window that the model has and this file's layout cannot honour."""
         declared = self.keys.dropped_window
-        if declared is None and self.architecture == "phi3":
+        if declared is None and self.architecture not in WITH_WINDOW:
             declared = self.sizes.sliding_window
         return declared if declared and declared < self.n_ctx_train else None
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """Names of the quantized types among its tensors', the one with most bytes first; empty at full precision."""
+        return tuple(
+            name for name, _ in sorted(self.tensor_types.items(), key=lambda item: -item[1][1]) if name not in EXACT
+        )
+
+    def need_full_precision(self, hint: str) -> None:
+        """Refuse a quantized file, whose answers are not the checkpoint's.
+
+        Raises:
+            UserError: it is one; ``hint`` says how it is run nevertheless.
+        """
+        if self.quantized:
+            n = sum(self.tensor_types[name][0] for name in self.quantized)
+            types = ", ".join(self.quantized)
+            raise UserError(
+                f"{self.path} is quantized: {n} of its {len(self.header.tensors)} tensors are {types}", hint
+            )
+
+    @property
+    def stop_tokens(self) -> dict[int, str]:
+        """By token that ends a text, the key or the text of the token that says so."""
+        return stop_tokens(self.keys)
 
     @property
     def tied(self) -> bool:
@@ -136,21 +181,24 @@ class GGUFFile:
 
     @property
     def checkpoint_sha256(self) -> str | None:
-        """Digest over the weights of the checkpoint the file was converted from, if this tool converted it."""
+        """Digest over the weights of the checkpoint the file was converted from, if this tool converted it.
+
+        A quantized file has it where it was made from such a file: llama.cpp's quantization keeps all keys.
+        """
         return self.keys.checkpoint_sha256
 
     @property
     def altered_values(self) -> int | None:
-        """Values that the conversion rounded; None for a file of unknown origin."""
-        return self.keys.altered_values
+        """Values that the conversion rounded; None for a file of unknown origin, and for a quantized one."""
+        return None if self.quantized else self.keys.altered_values
 
     def digest(self) -> str:
         """Identity of the file: the manifest's digest, else one over header and tensor table size.
 
         Reading 26 GiB to name a file would cost more than many runs, so a foreign file is identified by its first
-        MiB, its length and its modification time.
+        MiB, its length and its modification time; so is a quantized one, whose manifest is that of another file.
         """
-        if self.keys.manifest_sha256 is not None:
+        if self.keys.manifest_sha256 is not None and not self.quantized:
             return self.keys.manifest_sha256
         stat = self.path.stat()
         with self.path.open("rb") as file:

@@ -24,8 +24,8 @@ VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """``struct`` codes by the number of a GGUF type; strings and arrays have none."""
 UINT32, STRING, ARRAY = 4, 8, 9
-FLOATS = {0: ("F32", 4), 1: ("F16", 2), 30: ("BF16", 2)}
-"""Name and bytes per value of the ggml types that are not quantized."""
+FLOATS = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2)}
+"""Name, values and bytes of a block of the ggml types that are not quantized."""
 MAX_HEADER = 1 << 28
 """Bytes. The largest vocabularies make headers of some 60 MiB."""
 MAX_VALUES = 1 << 22
@@ -43,7 +43,7 @@ class TensorInfo:
 
     Attributes:
         shape: as in the file, the dimension that is contiguous first.
-        type: name of the ggml type, F32, F16 or BF16.
+        type: name of the ggml type.
         offset: bytes from the beginning of the file to its data.
         n_bytes: of its data.
     """
@@ -76,7 +76,7 @@ def read_header(path: Path) -> Header:
     """Read what stands before the data.
 
     Raises:
-        UserError: missing, no regular file, not a GGUF, truncated, damaged, big-endian, or quantized.
+        UserError: missing, no regular file, not a GGUF, truncated, damaged, or big-endian.
         OSError: it cannot be read.
     """
     try:
@@ -161,14 +161,13 @@ class _Reader:
             raise _damaged(f"the tensor {name!r} has {n_dimensions} dimensions")
         shape = tuple(self._scalar("Q") for _ in range(n_dimensions))
         kind, offset = self._scalar("I"), self._scalar("Q")
-        if kind not in FLOATS:
-            raise _DamageError(
-                f"is quantized: tensor {name} is {_type_name(kind)}",
-                "this tool runs F32, F16 and BF16 files only; convert the original checkpoint",
-            )
-        type_name, size = FLOATS[kind]
-        n_bytes = math.prod(shape) * size
-        if not 0 < n_bytes < MAX_BYTES:
+        found = FLOATS.get(kind) or _quantized(kind)
+        if found is None:
+            hint = "it was made for another llama.cpp than this tool's"
+            raise _DamageError(f"has a tensor {name!r} of the unknown type {kind}", hint)
+        type_name, block, size = found
+        n_bytes = math.prod(shape) // block * size
+        if shape[0] % block or not 0 < n_bytes < MAX_BYTES:
             raise _damaged(f"the tensor {name!r} has the shape {list(shape)}")
         return TensorInfo(name, shape, type_name, 0, n_bytes), offset
 
@@ -230,8 +229,12 @@ def _padded(offset: int, alignment: int) -> int:
     return -(-offset // alignment) * alignment
 
 
-def _type_name(kind: int) -> str:
-    # gguf takes a third of a second to load, and only a file that is refused needs its names.
-    from gguf import GGMLQuantizationType  # noqa: PLC0415
+def _quantized(kind: int) -> tuple[str, int, int] | None:
+    """Of a ggml type what ``FLOATS`` says of its own; None where there is no such type."""
+    # gguf takes a third of a second to load, and only files of other types need it.
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # noqa: PLC0415
 
-    return GGMLQuantizationType(kind).name if kind in set(GGMLQuantizationType) else f"of the unknown type {kind}"
+    if kind not in set(GGMLQuantizationType):
+        return None
+    found = GGMLQuantizationType(kind)
+    return (found.name, *GGML_QUANT_SIZES[found])

@@ -40,6 +40,21 @@ SPECIAL_TOKENS = {
 END_OF_TURN = "tokenizer.ggml.eot_token_id"
 """uint32: the token that ends a turn of a chat."""
 
+END_OF_MESSAGE = "tokenizer.ggml.eom_token_id"
+"""uint32: the token that ends a message after which a tool answers."""
+
+VOCABULARY = "tokenizer.ggml."
+"""What the keys of llama.cpp's own vocabulary begin with."""
+
+VOCABULARY_KIND = "tokenizer.ggml.model"
+"""String: llama.cpp's name of the kind of its vocabulary."""
+
+PRE_TOKENIZER = "tokenizer.ggml.pre"
+"""String: llama.cpp's name of the pre-tokenizer."""
+
+SPLIT_COUNT = "split.count"
+"""uint16: files that the model is divided among."""
+
 SCORES = "tokenizer.ggml.scores"
 """Array of float32, one per token."""
 
@@ -62,4 +77,4 @@ SLIDING_WINDOW = "attention.sliding_window"
 """uint32, in tokens, after the architecture: the window's size."""
 
 SLIDING_WINDOW_PATTERN = "attention.sliding_window_pattern"
-"""Array of booleans, after the architecture: the layers with a window. Without it llama.cpp may ignore the size."""
+"""Array of booleans, after the architecture: the layers with a window."""

@@ -43,7 +43,7 @@ class Keys(_Keys):
     checkpoint_sha256: Text | None = Field(None, validation_alias=gguf_keys.CHECKPOINT_SHA256)
     altered_values: Annotated[int, Field(ge=0)] | None = Field(None, validation_alias=gguf_keys.ALTERED_VALUES)
     dropped_window: Number | None = Field(None, validation_alias=gguf_keys.DROPPED_WINDOW)
-    stop_tokens: list[Number] = Field([], validation_alias=gguf_keys.STOP_TOKENS)
+    stop_tokens: list[Number] | None = Field(None, validation_alias=gguf_keys.STOP_TOKENS)
     huggingface_tokenizer: Text | None = Field(None, validation_alias=gguf_keys.HUGGINGFACE_TOKENIZER)
     chat_template: str | None = Field(None, validation_alias=gguf_keys.CHAT_TEMPLATE)
     tokens: list[str] | None = Field(None, validation_alias=gguf_keys.TOKENS)
@@ -54,6 +54,10 @@ class Keys(_Keys):
     unk: Number | None = Field(None, validation_alias=gguf_keys.SPECIAL_TOKENS["unk"])
     pad: Number | None = Field(None, validation_alias=gguf_keys.SPECIAL_TOKENS["pad"])
     end_of_turn: Number | None = Field(None, validation_alias=gguf_keys.END_OF_TURN)
+    end_of_message: Number | None = Field(None, validation_alias=gguf_keys.END_OF_MESSAGE)
+    vocabulary_kind: str | None = Field(None, validation_alias=gguf_keys.VOCABULARY_KIND)
+    pre_tokenizer: str | None = Field(None, validation_alias=gguf_keys.PRE_TOKENIZER)
+    split_count: Number | None = Field(None, validation_alias=gguf_keys.SPLIT_COUNT)
 
     @property
     def special_tokens(self) -> dict[str, int]:
@@ -71,8 +75,12 @@ class Keys(_Keys):
             if values is not None and len(values) != n:
                 raise ValueError(f"{key} has {len(values)} entries for {n} tokens")
         named = {gguf_keys.SPECIAL_TOKENS[name]: [token] for name, token in self.special_tokens.items()}
-        end_of_turn = [] if self.end_of_turn is None else [self.end_of_turn]
-        for key, ids in {**named, gguf_keys.END_OF_TURN: end_of_turn, gguf_keys.STOP_TOKENS: self.stop_tokens}.items():
+        for key, token in (
+            (gguf_keys.END_OF_TURN, self.end_of_turn),
+            (gguf_keys.END_OF_MESSAGE, self.end_of_message),
+        ):
+            named[key] = [] if token is None else [token]
+        for key, ids in {**named, gguf_keys.STOP_TOKENS: self.stop_tokens or []}.items():
             if any(token >= n for token in ids):
                 raise ValueError(f"{key} names the token {max(ids)}, and there are {n} tokens")
         return self

@@ -11,8 +11,9 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -141,6 +142,11 @@ def version() -> str:
     return str(llama_cpp.__version__)
 
 
+def has_cuda() -> bool:
+    """Whether llama.cpp was built for CUDA. Opens no GPU."""
+    return any((Path(llama_cpp.__file__).parent / "lib").glob("libggml-cuda*"))
+
+
 def devices() -> list[Device]:
     """The devices ggml finds, GPUs before the CPU."""
     lib = _ggml.libggml
@@ -174,6 +180,19 @@ def devices() -> list[Device]:
     return sorted(found, key=lambda device: not device.is_gpu)
 
 
+class LoadMode(Enum):
+    """How llama.cpp reads the weights from the file."""
+
+    READ = llama_cpp.LLAMA_LOAD_MODE_NONE
+    """Through the kernel's page cache, which several processes share, into memory of its own."""
+    MAP = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    """The same, and from there to the device without a further copy. What stays on the host stays a part of the file:
+    one that is altered in place alters the weights."""
+    DIRECT = llama_cpp.LLAMA_LOAD_MODE_DIRECT_IO
+    """Around the page cache, in which they would stand a second time while they are loaded. Plain reads where the file
+    system cannot do it."""
+
+
 class Model:
     """A GGUF loaded by llama.cpp, every layer on the GPU where there is one.
 
@@ -181,6 +200,7 @@ class Model:
         path: the GGUF file.
         progress: called with a share from 0 to 1 while loading.
         overrides: keys of the file that are to have another whole number.
+        mode: how the file is read.
         simulated: read the header only and pretend; nothing can be computed then.
 
     Raises:
@@ -194,14 +214,13 @@ class Model:
         *,
         progress: Callable[[float], None] | None = None,
         overrides: Mapping[str, int] | None = None,
+        mode: LoadMode = LoadMode.READ,
         simulated: bool = False,
     ) -> None:
         self.path = path
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = -1
-        # Around the page cache, so that weights do not stand in memory twice while loading (llama.cpp falls back to
-        # plain reads where the file system cannot).
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_DIRECT_IO
+        params.load_mode = mode.value
         if simulated:
             params.no_alloc = True
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
@@ -224,6 +243,9 @@ class Model:
             raise DecodeError(f"no memory for the weights of {path}: {_log.tail()}")
         if not self.handle:
             raise UserError(f"llama.cpp cannot load {path}: {_log.tail()}", "convert the checkpoint again")
+        if kind := _unsupported(self.handle):
+            self.close()
+            raise UserError(f"{path} is {kind}", "this engine runs decoders with attention in every layer")
         offloaded = _log.find(r"offloaded (\d+)/(\d+) layers to GPU")
         self.gpu_layers = int(offloaded[-1][1]) if offloaded else 0
         self.n_layers = int(offloaded[-1][2]) if offloaded else llama_cpp.llama_model_n_layer(self.handle) + 1
@@ -249,32 +271,73 @@ class Model:
 
         The engine feeds the checkpoint's own tokenizer's ids instead; this is for comparing the two.
         """
-        return _token_ids(llama_cpp.llama_model_get_vocab(self.handle), text)
+        return _token_ids(llama_cpp.llama_model_get_vocab(self.handle), text, special=False, parse=True)
 
 
-def vocabulary_ids(path: Path, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of ``texts`` as ``Model.tokenize`` has them; of the file only the vocabulary is read.
+class Vocabulary:
+    """llama.cpp's own vocabulary of a GGUF, of which nothing else is read; no device is used.
 
     Raises:
-        UserError: llama.cpp cannot read it.
+        UserError: llama.cpp cannot read it, or there is none.
     """
-    params = llama_cpp.llama_model_default_params()
-    params.vocab_only = True
-    _log.lines.clear()
-    handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-    if not handle:
-        raise UserError(f"llama.cpp cannot read the vocabulary of {path}: {_log.tail()}")
-    try:
-        return [_token_ids(llama_cpp.llama_model_get_vocab(handle), text) for text in texts]
-    finally:
-        llama_cpp.llama_model_free(handle)
+
+    def __init__(self, path: Path) -> None:
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = True
+        params.n_gpu_layers = 0
+        _log.lines.clear()
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise UserError(f"llama.cpp cannot read the vocabulary of {path}: {_log.tail()}")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        if llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
+            raise UserError(f"{path} has no vocabulary of llama.cpp's")
+
+    def encode(self, text: str, *, special: bool, parse: bool) -> list[int]:
+        """Token ids of ``text``; many threads may call this at once.
+
+        Args:
+            special: add BOS and EOS where the file says so for plain text.
+            parse: take the names of special tokens in the text for these tokens.
+        """
+        return _token_ids(self._vocab, text, special=special, parse=parse)
+
+    def pieces(self) -> list[bytes]:
+        """By token its bytes in a text, leading space included; nothing of a special token."""
+        return [
+            _piece(self._vocab, token, special=False) for token in range(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        ]
 
 
-def _token_ids(vocab: Any, text: str) -> list[int]:
+def _token_ids(vocab: Any, text: str, *, special: bool, parse: bool) -> list[int]:
     data = text.encode()
-    buffer = (llama_cpp.llama_token * (len(data) + 16))()
-    n = llama_cpp.llama_tokenize(vocab, data, len(data), buffer, len(buffer), False, True)
-    return list(buffer[:n])
+    size = len(data) + 16
+    while True:
+        buffer = (llama_cpp.llama_token * size)()
+        n = int(llama_cpp.llama_tokenize(vocab, data, len(data), buffer, size, special, parse))
+        if n >= 0:
+            return list(buffer[:n])
+        size = -n  # what llama.cpp says it needs
+
+
+def _piece(vocab: Any, token: int, *, special: bool) -> bytes:
+    """The bytes of ``token`` in a text, leading space included; of a special token its name, or nothing."""
+    size = 64
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        n = int(llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, special))
+        if n >= 0:
+            return buffer.raw[:n]
+        size = -n  # what llama.cpp says it needs
+
+
+def _unsupported(model: Any) -> str | None:
+    """What kind of model it is, if its sequences cannot be branched."""
+    if llama_cpp.llama_model_has_encoder(model):
+        return "a model with an encoder"
+    if llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model):
+        return "a recurrent model, whose states cannot be branched"
+    return None
 
 
 def simulate(path: Path, settings: ContextSettings) -> Simulated:
@@ -437,12 +500,5 @@ class Context:
     def piece(self, token: int) -> bytes:
         """The bytes of ``token`` in a text, leading space included; the name of a special token."""
         if token not in self._pieces:
-            size = 64
-            while True:
-                buffer = ctypes.create_string_buffer(size)
-                n = int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, True))
-                if n >= 0:
-                    break
-                size = -n  # what llama.cpp says it needs
-            self._pieces[token] = buffer.raw[:n]
+            self._pieces[token] = _piece(self._vocab, token, special=True)
         return self._pieces[token]

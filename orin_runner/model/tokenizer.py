@@ -1,31 +1,69 @@
-"""Text to token ids, as Hugging Face does it, from the tokenizer inside the GGUF. No torch, no transformers."""
+"""Text to token ids and back, and conversations to text, for one GGUF. No torch, no transformers.
+
+Which vocabulary encodes is behind ``Vocabulary``: the checkpoint's own tokenizer, or llama.cpp's of the file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
-import tokenizers
 
-from orin_runner.errors import UserError, first_line
-from orin_runner.files import without_stderr
+from orin_runner.errors import UserError
 from orin_runner.model.chat_template import ChatTemplate, Message
+from orin_runner.model.gguf_digests import text_digest
 from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.huggingface_vocabulary import HuggingFaceVocabulary
 from orin_runner.requests import Tokens
 
 BATCH = 256
-"""Texts given to the library at a time: its encodings take eighty bytes a token, which all of MMLU would need 0.9 GiB
-for, and fresh memory costs time."""
-PROBE = "a"
-"""A text that every tokenizer has tokens for."""
+"""Texts given to a vocabulary at a time: a library's encodings take eighty bytes a token, which all of MMLU would need
+0.9 GiB for, and fresh memory costs time."""
+
+
+class Vocabulary(Protocol):
+    """Text to token ids and back.
+
+    Attributes:
+        kind: ``"huggingface"``, or ``"llama.cpp"`` for llama.cpp's own vocabulary.
+        sha256: digest of all that decides the ids.
+    """
+
+    kind: str
+    sha256: str
+
+    def encode(self, texts: Sequence[str], *, special: bool) -> Sequence[Sequence[int]]:
+        """Token ids of each text; ``special``: with BOS and EOS where plain text has them.
+
+        Raises:
+            UserError: a text cannot be encoded.
+        """
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of ``tokens``, special tokens left out.
+
+        Raises:
+            UserError: they cannot be decoded.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What is said of a vocabulary beside it; the arguments of ``Tokenizer``."""
+
+    chat_template: str | None = None
+    special: Mapping[str, str] = field(default_factory=dict)
+    stop: frozenset[int] = frozenset()
+    prefix: int | None = None
 
 
 class Tokenizer:
-    """The checkpoint's own tokenizer and chat template.
+    """A vocabulary with what the model's file says of BOS, stop tokens and conversations.
 
     Args:
-        serialized: a ``tokenizers.Tokenizer`` as JSON.
+        vocabulary: what encodes.
         chat_template: Jinja source, None where the model has none.
         special: texts of bos_token, eos_token and so on, for the template.
         stop: token ids that end a generation.
@@ -34,15 +72,12 @@ class Tokenizer:
         name: whose tokenizer it is, for messages.
 
     Attributes:
-        stop, prefix: as given.
-
-    Raises:
-        UserError: ``serialized`` is not what the tokenizers library takes.
+        vocabulary, chat_template, special, stop, prefix: as given.
     """
 
     def __init__(
         self,
-        serialized: str,
+        vocabulary: Vocabulary,
         chat_template: str | None,
         special: dict[str, str],
         stop: frozenset[int],
@@ -52,14 +87,8 @@ class Tokenizer:
         name: str = "this model",
     ) -> None:
         self._name, self._n_vocab = name, n_vocab
-        with self._called("is damaged"), without_stderr():
-            self._tokenizer = tokenizers.Tokenizer.from_str(serialized)
-            self._tokenizer.no_truncation()
-            self._tokenizer.no_padding()
-            # Most of what is damaged shows here, and not after the tasks have been read.
-            for special_too in (False, True):
-                self._tokenizer.decode(self._tokenizer.encode(PROBE, add_special_tokens=special_too).ids)
         self._template = None if chat_template is None else ChatTemplate(chat_template, special, name)
+        self.vocabulary, self.chat_template, self.special = vocabulary, chat_template, special
         self.stop, self.prefix = stop, prefix
 
     @classmethod
@@ -67,25 +96,45 @@ class Tokenizer:
         """The tokenizer a GGUF carries.
 
         Raises:
-            UserError: the file has none (it was not converted by this tool), or a damaged one.
+            UserError: the file has none, or a damaged one.
         """
-        keys = file.keys
-        if keys.huggingface_tokenizer is None:
+        if file.keys.huggingface_tokenizer is None:
             raise UserError(
-                f"{file.path} does not carry its checkpoint's tokenizer", "convert the checkpoint with make convert"
+                f"{file.path} does not carry its checkpoint's tokenizer",
+                "--tokenizer FOLDER names the checkpoint's own",
             )
-        if keys.tokens is None:
+        if file.keys.tokens is None:
             raise UserError(f"{file.path} has no vocabulary", "convert it again")
-        special = {f"{name}_token": keys.tokens[token] for name, token in keys.special_tokens.items()}
+        return cls.of(file, HuggingFaceVocabulary(file.keys.huggingface_tokenizer, str(file.path)))
+
+    @classmethod
+    def of(cls, file: GGUFFile, vocabulary: Vocabulary, otherwise: Declared | None = None) -> Tokenizer:
+        """``vocabulary`` with BOS, stop tokens, chat template and special tokens of ``file``.
+
+        Args:
+            otherwise: what holds where the file says nothing.
+        """
+        keys, otherwise = file.keys, otherwise or Declared()
+        tokens = keys.tokens or []
+        special = {f"{name}_token": tokens[token] for name, token in keys.special_tokens.items() if tokens}
         return cls(
-            keys.huggingface_tokenizer,
-            keys.chat_template,
-            special,
-            frozenset(keys.stop_tokens),
-            prefix=keys.special_tokens.get("bos", keys.special_tokens.get("eos")),
+            vocabulary,
+            otherwise.chat_template if keys.chat_template is None else keys.chat_template,
+            {**otherwise.special, **special},
+            frozenset(file.stop_tokens) or otherwise.stop,
+            prefix=keys.special_tokens.get("bos", keys.special_tokens.get("eos", otherwise.prefix)),
             n_vocab=file.n_vocab,
             name=str(file.path),
         )
+
+    @property
+    def header(self) -> dict[str, str | None]:
+        """What ``run.json`` says of it under ``model``."""
+        return {
+            "tokenizer": self.vocabulary.kind,
+            "tokenizer_sha256": self.vocabulary.sha256,
+            "chat_template_sha256": text_digest(self.chat_template),
+        }
 
     @property
     def has_chat_template(self) -> bool:
@@ -107,7 +156,7 @@ class Tokenizer:
         return self._template.render(conversations)
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[Tokens]:
-        """Token ids of each text.
+        """Token ids of each text, int32.
 
         Args:
             texts: what to encode.
@@ -116,12 +165,8 @@ class Tokenizer:
         Raises:
             UserError: the tokenizer cannot encode one, or gives it an id that the model does not know.
         """
-        found: list[Tokens] = []
-        for part in (list(texts[a : a + BATCH]) for a in range(0, len(texts), BATCH)):
-            with self._called("cannot encode a text"), without_stderr():
-                encoded = self._tokenizer.encode_batch_fast(part, add_special_tokens=special)
-            found += [self._known(encoding.ids) for encoding in encoded]
-        return found
+        parts = (texts[at : at + BATCH] for at in range(0, len(texts), BATCH))
+        return [self._known(ids) for part in parts for ids in self.vocabulary.encode(part, special=special)]
 
     def decode(self, tokens: Tokens) -> str:
         """The text of ``tokens``, special tokens left out.
@@ -129,26 +174,13 @@ class Tokenizer:
         Raises:
             UserError: the tokenizer cannot decode them.
         """
-        with self._called("cannot decode its tokens"):
-            return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
+        return self.vocabulary.decode(tokens.tolist())
 
     def _known(self, ids: Sequence[int]) -> Tokens:
         """``ids`` as int32, after a look at whether the model has a row for each."""
         if self._n_vocab is not None and max(ids, default=0) >= self._n_vocab:
             raise UserError(
                 f"the tokenizer of {self._name} makes the token {max(ids)}, and the model knows {self._n_vocab}",
-                "convert it again",
+                "convert it again, or name its own with --tokenizer",
             )
         return np.array(ids, dtype=np.int32)
-
-    @contextmanager
-    def _called(self, failed: str) -> Iterator[None]:
-        """Around a call of the library, which raises plain ``Exception``, and pyo3's panics, which are none."""
-        try:
-            yield
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise UserError(
-                f"the tokenizer of {self._name} {failed}: {first_line(error)}", "convert it again"
-            ) from error

@@ -53,10 +53,12 @@ class Death:
     Attributes:
         how: the signal's name, or the exit status.
         words: the line that says why; None where it said nothing.
+        final: no other can be started where it ran.
     """
 
     how: str
     words: str | None
+    final: bool = False
 
     @classmethod
     def of(cls, code: int, said: str | None, output: str) -> Death:

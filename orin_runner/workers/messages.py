@@ -1,14 +1,15 @@
 """What a worker and its parent say to each other, in the order in which it is said.
 
-The parent sends a ``Job``. The worker plans (``Planned``), loads (``Loading``, ``Loaded``) and waits. Then the parent
-sends ``Questions``, which are answered by ``Answers`` and at last ``Done``, or ``MeasurePromptRate``, which is answered
-by a ``PromptRate``. A ``Note`` may come at any time, ``Refused`` or ``LastWords`` instead of anything else.
+The parent sends a ``Job``. The worker plans (``Planned``), loads (``Loading``, ``Loaded``) and waits. Before the job is
+known the parent may send an ``Opening``: the worker then loads the weights while it waits for it. Then the parent sends
+``Questions``, which are answered by ``Answers`` and at last ``Done``, or ``MeasurePromptRate``, which is answered by a
+``PromptRate``. A ``Note`` may come at any time, ``Refused`` or ``LastWords`` instead of anything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orin_runner.engine.prompt_cache import PromptCacheOptions
@@ -60,16 +61,28 @@ class Job:
         n_threads: int | None = None,
     ) -> Job:
         """The job of answering ``requests`` with ``file``; on all CPUs of this process where no number is given."""
-        return cls(
-            model=file.path,
+        nothing = cls(file.path, Needs(longest=1), (), device_bytes, 1.0, n_threads or cpu_threads(), draft)
+        return nothing.asking(requests, draft=draft, prompt_cache=prompt_cache)
+
+    def asking(
+        self, requests: Sequence[Request], *, draft: bool = True, prompt_cache: PromptCacheOptions | None = None
+    ) -> Job:
+        """The same with other requests."""
+        return replace(
+            self,
             needs=needs_of(requests),
             lengths=[context_tokens(request) for request in requests],
-            device_bytes=device_bytes,
-            share=1.0,
-            n_threads=n_threads or cpu_threads(),
             draft=draft,
             prompt_cache=prompt_cache,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a worker may begin with before its ``Job`` is known: ``model`` and ``device_bytes`` of it."""
+
+    model: Path
+    device_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,7 @@ class Loaded:
     """The model is ready; what it runs on.
 
     Attributes:
-        seconds: from the plan to here.
+        seconds: it took to load the weights and to make the contexts.
         gpu_layers, n_layers: layers on the GPU, and all of them.
         n_vocab: token ids of requests are below it.
         devices: what ggml found.

@@ -60,7 +60,7 @@ class WorkerProcess:
     Not ``multiprocessing.Process``: that would import the caller's own script again, and run it if nothing guards it.
 
     Args:
-        function: what it calls.
+        function: what it calls; or ``module:name`` of it, where it is not to be imported here.
         environment: variables that it has beside ours, or with another value.
         cpus: where it may run; empty for wherever we may.
 
@@ -69,16 +69,17 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, function: Function, *, environment: Mapping[str, str] | None = None, cpus: Collection[int] = ()
+        self, function: Function | str, *, environment: Mapping[str, str] | None = None, cpus: Collection[int] = ()
     ) -> None:
         self.connection, theirs = multiprocessing.Pipe()
         self._output = os.memfd_create("worker")
         # The kernel's signal comes when the thread that started the process ends, not when its process does.
         watched = threading.current_thread() is threading.main_thread()
+        module, _, name = place_of(function).partition(":")
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; "
             f"main({theirs.fileno()}, {os.getpid()}, {watched}, {sorted(cpus)}, "
-            f"{function.__module__!r}, {function.__name__!r})"
+            f"{module!r}, {name!r})"
         )
         # ggml would run a debugger on the dying process, which takes seconds.
         quiet = {} if os.environ.get(DEBUG) else {"GGML_NO_BACKTRACE": "1"}
@@ -105,7 +106,7 @@ class WorkerProcess:
             said: what it told of its end over the pipe.
             patience_s: seconds that it has to end by itself.
         """
-        return Death.of(self._end(patience_s), said, self.output)
+        return Death.of(self.wait(patience_s), said, self.output)
 
     def kill(self) -> None:
         """End it at once."""
@@ -114,15 +115,21 @@ class WorkerProcess:
     def close(self, patience_s: float) -> None:
         """Close the pipe, and end it if it has not ended of itself after ``patience_s`` seconds."""
         self.connection.close()
-        self._end(patience_s)
+        self.wait(patience_s)
         os.close(self._output)
 
-    def _end(self, patience_s: float) -> int:
+    def wait(self, patience_s: float) -> int:
+        """Its exit status as ``subprocess`` has it; it is killed if it has not ended after ``patience_s`` seconds."""
         try:
             return self._process.wait(timeout=patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+
+def place_of(function: Function | str) -> str:
+    """``module:name`` of a function."""
+    return function if isinstance(function, str) else f"{function.__module__}:{function.__name__}"
 
 
 def main(descriptor: int, parent: int, watched: bool, cpus: list[int], module: str, name: str) -> None:

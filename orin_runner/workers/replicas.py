@@ -24,12 +24,12 @@ from orin_runner.errors import UserError
 from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.requests import Failed, GenerateRequest, Request, Result
 from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
-from orin_runner.workers.messages import Loaded
+from orin_runner.workers.messages import Job, Loaded
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
 from orin_runner.workers.verdict import WorkerDiedError
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Replica:
     """One of several that share a run.
 
@@ -112,6 +112,16 @@ class Replicas:
         """Workers lost so far."""
         return sum(replica.supervisor.deaths for replica in self.replicas)
 
+    def begin(self) -> None:
+        """Start a worker for each that loads the weights while nothing is known yet of what will be asked."""
+        for replica in self.replicas:
+            replica.supervisor.begin()
+
+    def plan_for(self, job: Job) -> None:
+        """What is asked by ``job``, before ``start``."""
+        for replica in self.replicas:
+            replica.supervisor.plan_for(job)
+
     def start(self) -> None:
         """Start all replicas at once. One with less memory than the others is left out, or without enough of it.
 
@@ -133,8 +143,7 @@ class Replicas:
             for thread in threads:
                 thread.join()
         except BaseException:
-            for replica in self.replicas:
-                replica.supervisor.kill()
+            self.kill()
             raise
         mendable = (DoesNotFitError, UserError, WorkerDiedError)
         for _, error in sorted(errors.items()):
@@ -156,7 +165,7 @@ class Replicas:
     def close(self) -> None:
         """End all workers; at once where a run has not come to its end."""
         if any(thread.is_alive() for thread in self._threads):
-            self._stop()
+            self.kill()
         for replica in self.replicas:
             replica.supervisor.close()
 
@@ -167,7 +176,7 @@ class Replicas:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._stop()
+            self.kill()
         self.close()
 
     def run(
@@ -184,16 +193,16 @@ class Replicas:
         self.stats = RunStats()
         said: queue.SimpleQueue[tuple[int, _Answer | _Cost | BaseException | None]] = queue.SimpleQueue()
         self._shares = Shares(Work(requests), len(self.replicas))
-        self._threads = []
+        self._threads, began = [], time.perf_counter()
         for k, replica in enumerate(self.replicas):
             replica.begin()
             arguments = (k, replica.supervisor, self._shares, requests, said.put)
             self._threads.append(threading.Thread(target=_work, args=arguments, daemon=True))
         for thread in self._threads:
             thread.start()
-        asked = _asked(requests)
-        began, n_left, at_work, lost = time.perf_counter(), len(requests), len(self.replicas), []
+        n_left, at_work, lost = len(requests), len(self.replicas), []
         try:
+            asked = _asked(requests)
             while at_work:
                 k, message = said.get()
                 replica = self.replicas[k]
@@ -220,12 +229,12 @@ class Replicas:
                     at_work -= 1
         finally:
             if at_work:
-                self._stop()
+                self.kill()
         if n_left:
             raise lost[-1]
 
-    def _stop(self) -> None:
-        """End all workers at once, and the threads that wait for them."""
+    def kill(self) -> None:
+        """End all workers at once and for good, and the threads that wait for them."""
         self._shares.close()
         for replica in self.replicas:
             replica.supervisor.kill()

@@ -29,6 +29,7 @@ from orin_runner.workers.messages import (
     Loading,
     MeasurePromptRate,
     Note,
+    Opening,
     Planned,
     Questions,
     Refused,
@@ -85,11 +86,23 @@ class Supervisor:
         self._said: str | None = None  # by the worker, of its end
         self._owed = False  # the worker has more to say about requests it was sent
         self._killed = False
+        self._begun = False  # a worker is there that waits for its job
         self.stats = RunStats()
         self.deaths = 0
         self.plan: MemoryPlan
         self.max_context: int
         self.loaded: Loaded
+
+    def begin(self) -> None:
+        """Start a worker that loads the weights while nothing is known yet of what will be asked."""
+        self._process = self._spawn(self._serve)
+        self._process.connection.send(Opening(self._job.model, self._job.device_bytes))
+        self._begun = True
+
+    def plan_for(self, job: Job) -> None:
+        """What is asked by ``job``, before ``start``; where it is asked stays as it is."""
+        ours = self._job
+        self._job = replace(job, model=ours.model, device_bytes=ours.device_bytes, n_threads=ours.n_threads)
 
     def start(self) -> None:
         """Start a worker and wait until its model is loaded; another one with half the memory if it dies of that.
@@ -102,6 +115,8 @@ class Supervisor:
             death = self._started()
             if death is None:
                 return
+            if death.final:
+                raise WorkerDiedError(f"{death}, while it was loading")
             if not death.may_be_memory:
                 raise UserError(
                     f"the engine died of {self._job.model} while it was loading ({death})",
@@ -114,7 +129,9 @@ class Supervisor:
     def _started(self) -> Death | None:
         """Start one worker; what it died of if that was before its model was loaded."""
         self._said, self._owed = None, False
-        self._process = self._spawn(self._serve)
+        if self._process is None or not self._begun:
+            self._process = self._spawn(self._serve)
+        self._begun = False
         if self._killed:  # meanwhile
             self._process.kill()
         try:

@@ -59,6 +59,8 @@ class Verdicts:
         Raises:
             WorkerDiedError: there is nothing left to try.
         """
+        if death.final:
+            raise WorkerDiedError(f"{death}, {when}")
         if progress:
             self._in_vain = self._blamed = 0
         else:

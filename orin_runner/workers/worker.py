@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -21,9 +22,10 @@ from orin_runner.engine.prompt_cache import PromptCache
 from orin_runner.engine.prompt_rate import prompt_rate
 from orin_runner.errors import UserError, os_error_line
 from orin_runner.machine.devices import present_device
-from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, budget_of
+from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan, MemoryPlanner, budget_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.llama import LoadMode
 from orin_runner.requests import Failed, Result
 from orin_runner.runner import Progress
 from orin_runner.workers.messages import (
@@ -34,6 +36,7 @@ from orin_runner.workers.messages import (
     Loading,
     MeasurePromptRate,
     Note,
+    Opening,
     Planned,
     Questions,
     Refused,
@@ -45,12 +48,18 @@ SWITCH_S = 1e-4
 device asks often; at this value HellaSwag ran a tenth faster on an H100."""
 
 
-def serve(connection: Connection, job: Job) -> None:
+LOADING_STEP = 0.01
+"""Share of the weights between two words of how far their loading is."""
+BESIDE_WEIGHTS = 512 << 20
+"""Bytes that a run needs beside the weights at least, roughly."""
+
+
+def serve(connection: Connection, first: Job | Opening) -> None:
     """Plan, load, then answer whatever comes (``messages``), until the other end closes."""
     sys.setswitchinterval(SWITCH_S)
     llama.write_errors_to(sys.stderr.fileno())
     try:
-        _serve(connection, job)
+        _serve(connection, first)
     except UserError as error:
         connection.send(Refused(error.message, error.hint))
     except OSError as error:
@@ -59,31 +68,36 @@ def serve(connection: Connection, job: Job) -> None:
         connection.send(Refused(os_error_line(error), None))
 
 
-def _serve(connection: Connection, job: Job) -> None:
-    file = GGUFFile.open(job.model)
-    planner = MemoryPlanner(
-        file,
-        present_device(job.device_bytes),
-        job.n_threads,
-        simulate=lambda settings: llama.simulate(job.model, settings),
-        share=job.share,
-    )
-    plan, max_context = planner.plan_that_fits(job.needs, job.lengths)
-    connection.send(Planned(plan, max_context))
-    if max_context == 0 or not job.load:
-        return
-    before = time.perf_counter()
-    _drop_cached_pages(job.model)
-    overrides = file.rope_overrides(job.needs.longest)
-    with (
-        llama.Model(job.model, progress=lambda share: connection.send(Loading(share)), overrides=overrides) as model,
-        ExitStack() as stack,
-    ):
-        _drop_cached_pages(job.model)
+def _serve(connection: Connection, first: Job | Opening) -> None:
+    file = GGUFFile.open(first.model)
+    device = present_device(first.device_bytes)
+    with ExitStack() as stack:
+        model, seconds = None, 0.0
+        # Long-rope's factors are chosen by the longest request. A model that would not fit is left for the plan to
+        # refuse.
+        early = isinstance(first, Opening) and file.original_context is None
+        if early and file.data_bytes + BESIDE_WEIGHTS <= device.available:
+            model, seconds = _load(connection, stack, file, device, {})
+        job: Job = first if isinstance(first, Job) else connection.recv()
+        planner = MemoryPlanner(
+            file,
+            device,
+            job.n_threads,
+            simulate=lambda settings: llama.simulate(job.model, settings),
+            share=job.share,
+        )
+        plan, max_context = planner.plan_that_fits(job.needs, job.lengths)
+        connection.send(Planned(plan, max_context))
+        if max_context == 0 or not job.load:
+            return
+        if model is None:
+            model, seconds = _load(connection, stack, file, device, file.rope_overrides(job.needs.longest))
+        before = time.perf_counter()
         contexts = [stack.enter_context(llama.Context(model, plan.settings)) for _ in range(plan.n_contexts)]
+        seconds += time.perf_counter() - before
         connection.send(
             Loaded(
-                seconds=time.perf_counter() - before,
+                seconds=seconds,
                 gpu_layers=model.gpu_layers,
                 n_layers=model.n_layers,
                 n_vocab=model.n_vocab,
@@ -107,6 +121,30 @@ def _serve(connection: Connection, job: Job) -> None:
             else:
                 answer(connection, engine, asked)
             asked = connection.recv()
+
+
+def _load(
+    connection: Connection, stack: ExitStack, file: GGUFFile, device: DeviceMemory, overrides: Mapping[str, int]
+) -> tuple[llama.Model, float]:
+    """The model, which ``stack`` will close, and the seconds it took."""
+    before, said = time.perf_counter(), 0.0
+    mode = LoadMode.READ
+    if device.cuda:
+        # Of a memory that the GPU shares, what stands in the page cache is missing. Elsewhere the cache is fast.
+        mode = LoadMode.DIRECT if device.unified else LoadMode.MAP
+
+    def progress(share: float) -> None:
+        nonlocal said
+        if share - said >= LOADING_STEP:  # nobody may be reading yet, and a pipe holds so much
+            said = share
+            connection.send(Loading(share))
+
+    if mode is LoadMode.DIRECT:
+        _drop_cached_pages(file.path)
+    model = stack.enter_context(llama.Model(file.path, progress=progress, overrides=overrides, mode=mode))
+    if mode is LoadMode.DIRECT:
+        _drop_cached_pages(file.path)
+    return model, time.perf_counter() - before
 
 
 def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan, file: GGUFFile) -> PromptCache | None:

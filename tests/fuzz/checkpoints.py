@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +23,8 @@ from tests.support.fuzz.tokenizer_parts import other_tokenizer
 
 WIDTHS = {"F16": np.uint16, "BF16": np.uint16, "F32": np.uint32}
 SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+Weights = Callable[[Path], Iterator[tuple[str, np.ndarray[Any, Any]]]]
+LEFT_OUT = ("rotary_emb.inv_freq", "decoder.version")
 ADDED = ("rope_freqs.weight", "attn_sinks.weight")
 """Tensors that no checkpoint has: constants of llama.cpp's graphs."""
 FURTHER = (
@@ -37,27 +39,38 @@ def copied(place: Place, random: Random, names: Sequence[str] = ("llama", "llama
     return Path(shutil.copytree(place.base / random.choice(names), place.inputs / "checkpoint"))
 
 
-def conversion(place: Place, checkpoint: Path, *options: str, out: Path | None = None, refuse: bool = False) -> Case:
+def stored(checkpoint: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """The values in its safetensors as that library reads them, in float32."""
+    whole = checkpoint / "model.safetensors"
+    for path in [whole] if whole.exists() else sorted(checkpoint.glob("model-*-of-*.safetensors")):
+        for name, entry in deserialize(path.read_bytes()):
+            yield name, _as_float32(np.frombuffer(entry["data"], WIDTHS[entry["dtype"]]), entry["dtype"])
+
+
+def conversion(
+    place: Place,
+    checkpoint: Path,
+    *options: str,
+    out: Path | None = None,
+    refuse: bool = False,
+    weights: Weights = stored,
+) -> Case:
+    """``weights``: what reads the checkpoint's values, to compare with."""
     target = out or place.out / "model.gguf"
     made = (target, target.with_name(target.name + ".manifest.json"))
     return Case(
         ["convert", *options, str(checkpoint), str(target)],
         writes=made,
-        right=lambda outcome: None if outcome.status else _differs(checkpoint, target),
+        right=lambda outcome: None if outcome.status else _differs(checkpoint, target, weights),
         must_refuse=refuse,
     )
 
 
-def _differs(checkpoint: Path, gguf: Path) -> str | None:
-    """How the values of a conversion differ from what the safetensors library reads, whatever their order."""
+def _differs(checkpoint: Path, gguf: Path, weights: Weights) -> str | None:
+    """How the values of a conversion differ from what another library reads, whatever their order."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     twin = "lm_head.weight" if config.get("tie_word_embeddings") else ""
-    theirs = []
-    whole = checkpoint / "model.safetensors"
-    for path in [whole] if whole.exists() else sorted(checkpoint.glob("model-*-of-*.safetensors")):
-        for name, entry in deserialize(path.read_bytes()):
-            if name != twin and not name.endswith("rotary_emb.inv_freq"):
-                theirs.append(_as_float32(np.frombuffer(entry["data"], WIDTHS[entry["dtype"]]), entry["dtype"]))
+    theirs = [values for name, values in weights(checkpoint) if name != twin and not name.endswith(LEFT_OUT)]
     ours = []
     for tensor in GGUFReader(gguf).tensors:
         if not tensor.name.endswith(ADDED):

@@ -16,6 +16,7 @@ ODD = (
     "0x10", "1_0",
     "+5", " 5", "5 ",
     "9" * 400, "9" * 5000, "-" + "9" * 30, "1e-400", "5e-324", "true", "None", "phi3", "PHI3", "letters", "text",
+    "2023", "2024",
     "auto", "AUTO",
     "orin-32gb", "29000", "29000MiB", "28GiB", "1B", "0MiB", "-1GiB", "1e9MiB", "1e400GiB", "nanMiB", "1 GiB",
     "9" * 400 + "GiB", "1mib",
@@ -41,7 +42,7 @@ TASKS = (
     "*",
     "",
 )
-SHARED = ("--model", "--data", "--limit", "--shots", "--scoring", "--device")
+SHARED = ("--model", "--data", "--limit", "--shots", "--scoring", "--protocol", "--device")
 OWN: dict[str, Sequence[str]] = {
     "plan": SHARED,
     "tasks": ("--data",),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import caches, checkpoints, data, ggufs, options, proofs, runs, templates
+from tests.fuzz import bins, caches, checkpoints, data, ggufs, options, proofs, runs, templates
 from tests.support.fuzz import corpus
 from tests.support.fuzz.case import Case, Outcome, Place
 from tests.support.fuzz.forked import run_case
@@ -33,6 +33,7 @@ FAMILIES: dict[str, tuple[Make, int]] = {
     "checkpoint file kinds": (checkpoints.file_kind, 3),
     "checkpoint further files": (checkpoints.further_file, 3),
     "checkpoint swapped files": (checkpoints.swapped, 2),
+    "checkpoint bins": (bins.bins, 4),
     "checkpoint tokenizers": (checkpoints.tokenizers, 5),
     "conversion targets": (checkpoints.places, 4),
     "gguf header bytes": (ggufs.header_bytes, 6),

@@ -19,7 +19,7 @@ from tests.support.fuzz.mutations import damaged, other_json
 from tests.support.fuzz.verdict import violations
 from tests.support.paths import ROOT
 
-QUICK = 90
+QUICK = 75
 
 
 def fuzz(seeds: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orin_runner.errors import UserError
@@ -14,6 +15,7 @@ from orin_runner.files import (
     append_bytes,
     json_text,
     make_folder,
+    naming,
     open_regular,
     parse_json,
     read_json,
@@ -76,6 +78,28 @@ def test_a_file_is_replaced_through_its_link_and_nothing_else_is(tmp_path: Path)
         with pytest.raises(UserError, match="is no regular file, and is not replaced"):
             write_whole(path, "new")
     assert Path("/dev/null").is_char_device()
+
+
+def test_what_interrupts_a_writing_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the disk is waited for: the old file stays, and nothing beside it."""
+
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "page").write_text("old")
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "page", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page", "old")]
+
+
+def test_errors_of_an_open_file_name_it() -> None:
+    """Those of the system, and numpy's, which has no number either."""
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        with pytest.raises(OSError, match=r"No space left on device: 'the file'"), naming(Path("the file")):
+            full.write(b"x")
+        with pytest.raises(OSError, match=r"100000 requested and \d+ written: 'the file'"), naming(Path("the file")):
+            np.zeros(100_000, np.uint8).tofile(full)
 
 
 def test_folders_of_any_depth_are_made(tmp_path: Path) -> None:

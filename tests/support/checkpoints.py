@@ -24,6 +24,7 @@ def phi3(
     sharpness: float = 1.0,
     shard_size: str | None = None,
     vocab_size: int = 3072,
+    positions: int = 4096,
     seed: int = 0,
 ) -> Path:
     """A Phi-3 with random weights of ``dtype``, using the tokenizer files of ``tokenizer``.
@@ -40,8 +41,8 @@ def phi3(
         num_hidden_layers=layers,
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 64,
-        max_position_embeddings=4096,
-        original_max_position_embeddings=4096,
+        max_position_embeddings=positions,
+        original_max_position_embeddings=positions,
         sliding_window=window,
         rms_norm_eps=1e-5,
         rope_theta=10000.0,
@@ -67,17 +68,19 @@ def llama(
     tied: bool = False,
     shard_size: str | None = None,
     sharpness: float = 1.0,
+    vocab_size: int = 3072,
+    positions: int = 2048,
     seed: int = 0,
 ) -> Path:
     """A Llama with random weights of ``dtype``; as LLaMA-1 where ``kv_heads`` equals its four heads."""
     config = LlamaConfig(
-        vocab_size=3072,
+        vocab_size=vocab_size,
         hidden_size=128,
         intermediate_size=256,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=positions,
         initializer_range=0.08,
         tie_word_embeddings=tied,
         bos_token_id=1,
@@ -106,7 +109,7 @@ def _begin_with_bos(directory: Path) -> None:
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["add_bos_token"] = True
-    config.pop("chat_template")
+    config.pop("chat_template", None)
     path.write_text(json.dumps(config), encoding="utf-8")
 
 

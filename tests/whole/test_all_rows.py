@@ -15,8 +15,8 @@ from orin_runner.errors import UserError
 from tests.support.commands import orin_run
 
 MORE_OPTIONS = {
-    # In the tiny model's own tokens 98 of the 5-shot prompts are longer than its 4,096 positions, and eval refuses
-    # them; tests/whole/test_whole_mmlu.py has all of them, in Phi-3's tokens.
+    # In the tiny model's own tokens 98 of the 5-shot prompts are longer than its 4,096 positions and would be
+    # truncated; tests/whole/test_whole_mmlu.py has all of them whole, in Phi-3's tokens.
     "mmlu": ["--shots", "4"],
     "challenge": ["--max-new-tokens", "8"],
     "bbh": ["--max-new-tokens", "8"],

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.altered import copied, data_places, flip
 from tests.support.commands import convert, orin_run
+from tests.support.foreign import quantized
 from tests.support.paths import ROOT, SUBMISSION
 
 GATHER = SUBMISSION / "gather.py"
@@ -92,6 +93,22 @@ def test_a_model_that_is_not_verified_is_refused(runs: Path, tmp_path: Path, ggu
     done = gather(runs, "--model", str(gguf), "--run", str(run), "--out", str(tmp_path / "out"))
     assert (done.returncode, "a damaged model" in done.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quantized_model_is_no_submission(runs: Path, tmp_path: Path, gguf: Path) -> None:
+    """Neither a run of one, nor a quantized file for a run that was none; nothing is written."""
+    path = quantized(gguf, tmp_path / "q8.gguf")
+    done = gather(runs, "--model", str(path), "--out", str(tmp_path / "submission"))
+    assert done.returncode == 2
+    assert "is quantized: " in done.stderr
+    lossy = Path(shutil.copytree(runs / "runs" / "exam", tmp_path / "run"))
+    header = json.loads((lossy / "run.json").read_text(encoding="utf-8"))
+    header["model"]["types"] = {"Q8_0": 30, "F32": 13}
+    (lossy / "run.json").write_text(json.dumps(header), encoding="utf-8")
+    done = gather(runs, "--run", str(lossy), "--model", str(gguf), "--out", str(tmp_path / "submission"))
+    assert done.returncode == 2
+    assert "is no submission: its model is quantized (Q8_0)" in done.stderr
+    assert not (tmp_path / "submission").exists()
 
 
 def test_the_recipe_pins_what_the_program_allows() -> None:

@@ -90,7 +90,7 @@ def test_the_exam_is_what_its_script_draws(tiny: Path, rows: list[Row]) -> None:
 
 def test_a_quarter_is_longer_than_the_window(tiny: Path) -> None:
     """In tokens, as the model reads it."""
-    prepared = prepare(get_task("exam"), LoadOptions(), Reference(tiny, "float32").encoder, 4096)
+    prepared = prepare(get_task("exam"), LoadOptions(), Reference(tiny, "float32").encoder)
     beyond = sum(len(question.request.prompt) > WINDOW for question in prepared.questions)
     assert beyond >= len(prepared.questions) / 4
 
@@ -209,7 +209,7 @@ def test_some_answers_hang_on_the_window(tmp_path: Path, tiny: Path, rows: list[
 def test_committed_references_are_this_checkpoints(tmp_path: Path, tiny: Path, dtype: str) -> None:
     """Recomputed with transformers they come out the same; bfloat16 rounds by processor, so near-ties may move."""
     reference = Reference(tiny, dtype, "cpu")
-    prepared = prepare(get_task("exam"), LoadOptions(), reference.encoder, reference.n_positions)
+    prepared = prepare(get_task("exam"), LoadOptions(), reference.encoder)
     with RunWriter(tmp_path / "run", reference.header()) as writer:
         evaluate_reference(prepared, reference, writer, {}, 8192, lambda _: None)
     again, committed = Run.open(tmp_path / "run"), Run.open(REFERENCE / dtype)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import phi3
-from tests.support.commands import convert, refused
+from tests.support.commands import CONVERT, convert, refused
 from tests.support.paths import ROOT
 
 
@@ -91,3 +91,14 @@ def test_make_replaces_what_it_names_itself(arguments: list[str], forced: bool) 
     done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     (line,) = (line for line in done.stdout.splitlines() if "-m convert" in line)
     assert ("--force" in line.split()) is forced
+
+
+@pytest.mark.parametrize("blocks", [1, 2000])
+def test_a_file_that_takes_no_more_is_named(blocks: int, tiny: Path, tmp_path: Path) -> None:
+    """While its header or its tensors are written; nothing is left of it."""
+    command = " ".join([*CONVERT, str(tiny), str(tmp_path / "model.gguf")])
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -f {blocks}; exec {command}"], capture_output=True, text=True, check=False
+    )
+    refused(done, f"error: {tmp_path / 'model.gguf.partial'}: ")
+    assert not list(tmp_path.iterdir())

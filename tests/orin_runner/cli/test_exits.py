@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from convert.convert import Options, convert
 from orin_runner.cli import exits
 from orin_runner.errors import RunError, UserError
 from tests.support.commands import CONVERT, ORIN_RUN, orin_run, orin_run_begun
+from tests.support.moments import heeds_signals
 from tests.support.paths import ROOT
 from tests.support.waiting import until
 
@@ -52,13 +52,6 @@ def _nothing_ignored() -> Iterator[None]:
 def children(pid: int) -> list[int]:
     """Processes that ``pid``'s main thread has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def heeds_signals(process: subprocess.Popen[str]) -> bool:
-    """Whether it has a handler for SIGTERM, as ``/proc`` says."""
-    assert process.poll() is None, process.communicate()
-    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 @pytest.mark.parametrize("how", list(STATUS), ids=lambda how: how.name)
@@ -197,3 +190,23 @@ def test_ignored_signals_stay_ignored() -> None:
         assert signal.getsignal(signal.SIGTERM) is term
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_nothing(closed: str, tmp_path: Path, gguf: Path) -> None:
+    """The results are in the files, and no file has the number of a stream: what llama.cpp says would stand in it."""
+    out = tmp_path / "run"
+    words = " ".join([*ORIN_RUN, "eval", "exam", "--limit", "2", "--model", str(gguf), "--out", str(out)])
+    assert subprocess.run(["sh", "-c", f"exec {words} {closed}"], check=False, capture_output=True).returncode == 0
+    lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len([json.loads(line) for line in lines]) == 2
+    for name in ("run.json", "report.json"):
+        assert isinstance(json.loads((out / name).read_text(encoding="utf-8")), dict)
+
+
+@pytest.mark.parametrize("words", [["tasks"], ["tasks", "--json"], ["--version"]])
+def test_a_result_that_cannot_be_written_is_named(words: list[str]) -> None:
+    """Standard output into a file on a full disk."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*ORIN_RUN, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: standard output: No space left on device\n")

@@ -6,21 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from convert.checkpoint import Checkpoint
+from convert.convert import Options, convert
 from eval.tasks.base import LoadOptions
 from orin_runner.cli.options import device_bytes, load_options
 from orin_runner.errors import UserError
 from orin_runner.machine.devices import KNOWN
+from tests.support.commands import orin_run, refused
 
 
 def test_options_are_read_or_refused(tmp_path: Path) -> None:
-    """--shots is a number or phi3, --scoring one of two words."""
+    """--shots is a number or phi3, --scoring one of two words, --protocol a year."""
     assert load_options(tmp_path, 3, "phi3", "text", chat=True) == LoadOptions(tmp_path, 3, "phi3", "text", chat=True)
     assert load_options(None, None, "0", None, chat=False) == LoadOptions(shots=0)
     for shots in ("-1", "two", "1.5", "\u00b2"):
         with pytest.raises(UserError, match="--shots is a number or phi3"):
             load_options(None, None, shots, None, chat=False)
+    for shots in ("1000000000", "9" * 26, "9" * 5000):
+        with pytest.raises(UserError, match="--shots is less than 1,000,000,000, not "):
+            load_options(None, None, shots, None, chat=False)
     with pytest.raises(UserError, match="--scoring is letters or text, not 'words'"):
         load_options(None, None, None, "words", chat=False)
+    assert load_options(None, None, None, None, chat=False, protocol="2023") == LoadOptions(protocol="2023")
+    with pytest.raises(UserError, match="--protocol is 2023, not 'twenty'"):
+        load_options(None, None, None, None, chat=False, protocol="twenty")
 
 
 def test_an_amount_of_memory_has_a_unit() -> None:
@@ -48,3 +57,34 @@ def test_less_than_a_mebibyte_is_a_mistake(text: str) -> None:
     with pytest.raises(UserError, match=f"^--device {text} is less than 1 MiB;") as refusal:
         device_bytes(text)
     assert "MiB" in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "exam", "--limit"),
+        ("plan", "exam", "--limit"),
+        ("eval", "exam", "--max-new-tokens"),
+        ("eval", "exam", "--prompt-cache", "cache", "--prompt-cache-gb"),
+        ("reference", "exam", "--model", "none", "--limit"),
+        ("reference", "exam", "--model", "none", "--max-new-tokens"),
+        ("reference", "exam", "--model", "none", "--batch-tokens"),
+        ("selftest", "--requests"),
+        ("selftest", "--seed"),
+    ],
+    ids=" ".join,
+)
+def test_numbers_out_of_all_bounds_are_refused(words: tuple[str, ...], tiny_gguf: Path, tmp_path: Path) -> None:
+    """Before a file is written: ``run.json`` could not be read again, and Python or numpy would not take them."""
+    number = {"--seed": "-1", "--prompt-cache-gb": "1e308"}.get(words[-1], "9" * 26)
+    model = () if words[0] == "reference" else ("--model", str(tiny_gguf))
+    out = () if words[0] in {"plan", "selftest"} else ("--out", str(tmp_path / "run"))
+    refused(orin_run(*words, number, *model, *out, cwd=tmp_path), words[-1])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    out = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    convert(Checkpoint.open(tiny), out, Options())
+    return out

@@ -66,7 +66,7 @@ def test_lines_of_a_task() -> None:
 
 def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Percent with two digits, groups above their task, tokens in the order of the header."""
-    print_report({"tasks": {"t": SECTION}}, Path("runs/t"), Verdict(Proof.VERIFIED))
+    print_report({"tasks": {"t": SECTION}}, Path("runs/t"), {"model": Verdict(Proof.VERIFIED).keys})
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["hard", "600", "50.00%", "±", "6.25%"] in rows
     assert ["easy", "600", "83.33%", "±", "0.00%"] in rows

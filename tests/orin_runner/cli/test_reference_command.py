@@ -11,7 +11,7 @@ import pytest
 from eval.runs.run import Run
 from orin_runner.cli.eval import eval_command
 from orin_runner.cli.reference import reference_command
-from tests.support.commands import orin_run
+from tests.support.commands import orin_run, refused
 
 
 def test_it_bounds_texts_as_eval_does(tiny: Path, tmp_path: Path) -> None:
@@ -22,6 +22,7 @@ def test_it_bounds_texts_as_eval_does(tiny: Path, tmp_path: Path) -> None:
     done = orin_run("reference", "exam", *arguments)
     wall = time.perf_counter() - began
     assert done.returncode == 0, done.stderr
+    assert "Loading weights" not in done.stderr  # transformers' own progress, drawn with control characters
     run = Run.open(out)
     assert run.header["settings"]["max_new_tokens"] == 3
     texts = [item for item in run.predictions.values() if item.text is not None]
@@ -46,3 +47,11 @@ def test_options_of_the_questions_are_evals(name: str) -> None:
     """One option, one meaning: the same names, type, bounds and help."""
     ours, evals = (get_type_hints(command, include_extras=True) for command in (reference_command, eval_command))
     assert ours[name] == evals[name]
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense", "cuda:x"])
+def test_other_devices_are_refused(device: str, tiny: Path, tmp_path: Path) -> None:
+    """torch knows some on which nothing is computed; nothing is written then, and no progress of a library shown."""
+    done = orin_run("reference", "exam", "--model", tiny, "--limit", "1", "--device", device, "--out", tmp_path / "run")
+    refused(done, f"--device is cpu or cuda, not {device!r}")
+    assert not (tmp_path / "run").exists()

@@ -50,7 +50,7 @@ def test_the_rows_that_were_asked_are_named(
     section = task_report([prediction(i) for i in range(4)], tokens, {}) | {"split": split, "rows": rows}
     if unanswered:
         section["unanswered"] = unanswered
-    print_report({"tasks": {"t": section}}, Path("runs/t"), Verdict(Proof.VERIFIED))
+    print_report({"tasks": {"t": section}}, Path("runs/t"), {"model": Verdict(Proof.VERIFIED).keys})
     assert f"\nt: {line}\n" in capsys.readouterr().out
 
 
@@ -58,7 +58,7 @@ def test_a_report_without_rows_is_printed(capsys: pytest.CaptureFixture[str]) ->
     """One of an earlier version."""
     tokens = {"sent": 1, "unique": 1, "computed": 1, "checked": 0}
     report = {"tasks": {"t": task_report([prediction(0)], tokens, {})}}
-    print_report(report, Path("runs/t"), Verdict(Proof.HEADER, "its manifest is missing"))
+    print_report(report, Path("runs/t"), {"model": Verdict(Proof.HEADER, "its manifest is missing").keys})
     said = capsys.readouterr().out
     assert " rows" not in said
     assert "\nproof: from the header only (its manifest is missing)\n" in said

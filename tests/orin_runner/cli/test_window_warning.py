@@ -1,4 +1,4 @@
-"""What ``orin-run eval`` says of a dropped window before a run."""
+"""What ``orin-run eval`` says before a run of a dropped window, and of texts that no token ends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from eval.evaluate import Prepared
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task
 from orin_runner.cli.eval import window_warning
+from orin_runner.cli.tokenizer import stop_warning
 from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.huggingface_vocabulary import HuggingFaceVocabulary
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest, Request, ScoreRequest, Tokens
+from tests.support.gguf_bytes import tokenizer_json
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,19 @@ def test_of_texts_the_prompt_counts() -> None:
     texts = [GenerateRequest(tokens(n), frozenset(), 500) for n in (8, 9)]
     assert warning(8, texts[0]) is None
     assert str(warning(8, *texts)).startswith("1 of 2 ")
+
+
+def test_texts_without_end_are_announced() -> None:
+    """Where no token ends a text and there are texts; scores need no end."""
+    doc = Doc("", "g", "?", "generate", (), (), "A")
+    texts = [Question(doc, GenerateRequest(tokens(3), frozenset(), n)) for n in (40, 500)]
+    scores = [Question(doc, ScoreRequest(tokens(3), (tokens(1),)))]
+    without, with_one = (
+        Tokenizer(HuggingFaceVocabulary(tokenizer_json()), None, {}, stop) for stop in (frozenset(), frozenset({2}))
+    )
+    task = get_task("gsm8k")
+    said = stop_warning(Prepared(task, [*texts, *scores], {}), without)
+    assert said is not None
+    assert "the 2 texts of gsm8k run to a stop text of the task, or to their bound of 500 tokens" in said
+    assert stop_warning(Prepared(task, texts, {}), with_one) is None
+    assert stop_warning(Prepared(task, scores, {}), without) is None

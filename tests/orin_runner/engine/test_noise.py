@@ -182,3 +182,30 @@ def test_samples_are_put_together() -> None:
     assert replace(both, rms=0.0) == Noise(4, 0.0, 3.0, 6.0)
     assert both.rms == pytest.approx(np.sqrt((1 + 3 * 4) / 4))
     assert Noise().together(one) == one
+
+
+def test_a_run_that_goes_on_measures_nothing_again() -> None:
+    """Its texts are settled by the noise that is known: they are those of one run, with nothing measured twice."""
+    rng = random.Random(6)
+    requests = [*score_requests(rng, 60), *generate_requests(rng, 60, 0)]
+    whole = answers(engine(JITTER), requests)
+    runner = engine(JITTER)
+    first, second = [*requests[:30], *requests[60:90]], [*requests[30:60], *requests[90:]]
+    found = [*answers(runner, first)]
+    measured = runner.stats
+    assert measured.score_noise.n > 0
+    assert measured.text_noise.n > 0
+    found += [result for _, result in sorted(runner.run(second, goes_on=True), key=lambda item: item[0])]
+    again = runner.stats
+    assert again.score_noise.n == again.text_noise.n == 0
+    # What is checked is what is settled: positions whose lead rounding could turn.
+    assert (again.checked > 0) == (again.settled > 0)
+    assert again.settled > 0
+    order = [*range(30), *range(60, 90), *range(30, 60), *range(90, 120)]
+    for i, result in zip(order, found, strict=True):
+        expected = whole[i]
+        if isinstance(expected, Generated):
+            assert isinstance(result, Generated)
+            assert result.tokens.tolist() == expected.tokens.tolist()
+    answers(runner, first)
+    assert runner.stats.score_noise.n == measured.score_noise.n

@@ -19,7 +19,9 @@ from tests.support.gguf_bytes import (
     FLOAT32,
     INT32,
     INT64,
+    KEYS,
     STRING,
+    TOKENS,
     UINT32,
     UINT64,
     Raw,
@@ -59,14 +61,81 @@ def test_numbers_by_layer_count_as_the_largest(tmp_path: Path) -> None:
         gguf(
             {
                 "llama.attention.head_count_kv": Typed(ARRAY, [1, 3, 2], INT32),
-                "llama.attention.sliding_window": Typed(UINT32, 7),
-                "llama.attention.sliding_window_pattern": Typed(ARRAY, [True, False], BOOL),
             }
         )
     )
+    assert GGUFFile.open(tmp_path / "m.gguf").sizes.head_count_kv == 3
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "window", "dropped"),
+    [
+        ("granite_swa", 7, 7, None),
+        ("gemma2", 7, 7, None),
+        ("gemma2", 0, None, None),
+        ("phi3", 7, None, 7),
+        ("llama", 7, None, 7),
+        ("phi3", 64, None, None),
+        ("phi3", 0, None, None),
+    ],
+)
+def test_a_window_is_applied_by_some_architectures(
+    tmp_path: Path, architecture: str, size: int, window: int | None, dropped: int | None
+) -> None:
+    """What others say of one is dropped; none is one that is as long as the context of 64, or 0."""
+    renamed = {name.replace("llama.", f"{architecture}.", 1): value for name, value in KEYS.items()}
+    changed: dict[str, Typed | Raw | None] = {**dict.fromkeys(KEYS), **renamed}
+    changed["general.architecture"] = Typed(STRING, architecture)
+    changed[f"{architecture}.attention.sliding_window"] = Typed(UINT32, size)
+    (tmp_path / "m.gguf").write_bytes(gguf(changed))
     file = GGUFFile.open(tmp_path / "m.gguf")
-    assert file.sizes.head_count_kv == 3
-    assert file.window == 7
+    assert (file.window, file.dropped_window) == (window, dropped)
+
+
+def test_quantized_types_are_read_and_refused_on_demand(tmp_path: Path) -> None:
+    """A row of 32 values of Q4_0 are 18 bytes; what a quantized file says of altered values does not count."""
+    tensors = [Tensor("token_embd.weight", (32, 8), kind=2), Tensor("output_norm.weight", (32,), offset=160)]
+    (tmp_path / "m.gguf").write_bytes(gguf({"orin.manifest.sha256": Typed(STRING, "0" * 64)}, tensors))
+    file = GGUFFile.open(tmp_path / "m.gguf")
+    assert file.tensor_types == {"Q4_0": (1, 8 * 18), "F32": (1, 128)}
+    assert file.quantized == ("Q4_0",)
+    assert file.altered_values is None
+    assert file.digest() != "0" * 64
+    with pytest.raises(UserError, match=r"is quantized: 1 of its 2 tensors are Q4_0; run it so"):
+        file.need_full_precision("run it so")
+    (tmp_path / "m.gguf").write_bytes(gguf())
+    GGUFFile.open(tmp_path / "m.gguf").need_full_precision("")
+
+
+@pytest.mark.parametrize(
+    ("changed", "stops"),
+    [
+        ({}, {2: STOP}),
+        ({STOP: None}, {2: "tokenizer.ggml.eos_token_id"}),
+        ({STOP: None, "tokenizer.ggml.eos_token_id": None}, {}),
+        (
+            {
+                STOP: None,
+                "tokenizer.ggml.eot_token_id": Typed(UINT32, 3),
+                "tokenizer.ggml.eom_token_id": Typed(UINT32, 4),
+            },
+            {2: "tokenizer.ggml.eos_token_id", 3: "tokenizer.ggml.eot_token_id", 4: "tokenizer.ggml.eom_token_id"},
+        ),
+        (
+            {STOP: None, "tokenizer.ggml.tokens": Typed(ARRAY, [*TOKENS[:6], "<|end|>", "x"], STRING)},
+            {2: "tokenizer.ggml.eos_token_id", 6: "its text"},
+        ),
+        (
+            {STOP: None, "tokenizer.ggml.tokens": Typed(ARRAY, [*TOKENS[:6], "<|end|>", "<|return|>"], STRING)},
+            {2: "tokenizer.ggml.eos_token_id", 7: "its text"},
+        ),
+        ({STOP: Typed(ARRAY, [], INT32)}, {}),
+    ],
+)
+def test_stop_tokens(tmp_path: Path, changed: dict[str, Typed | Raw | None], stops: dict[int, str]) -> None:
+    """Our list is all there is; else the keys of llama.cpp, and tokens that it knows by their texts."""
+    (tmp_path / "m.gguf").write_bytes(gguf(changed))
+    assert GGUFFile.open(tmp_path / "m.gguf").stop_tokens == stops
 
 
 @pytest.mark.parametrize(
@@ -169,7 +238,9 @@ ROW = Tensor("token_embd.weight", (4, 8))
         (gguf(tensors=[Tensor("b", (1 << 62, 1 << 62))]), "shape"),
         (gguf(tensors=[Tensor("b", (1 << 63,))]), "shape"),
         (gguf(tensors=[Tensor("b" * 64, (4,))]), "too long"),
-        (gguf(tensors=[Tensor("b", (32,), kind=2)]), "quantized: tensor b is Q4_0"),
+        (gguf(tensors=[Tensor("b", (33,), kind=2)]), "shape"),
+        (gguf({"split.count": Typed(UINT32, 3)}), "is one of 3 files"),
+        (gguf({"tokenizer.ggml.eom_token_id": Typed(UINT32, 8)}), "eom_token_id names the token 8"),
         (gguf(tensors=[Tensor("b", (32,), kind=4321)]), "unknown type 4321"),
         (gguf({"general.alignment": Typed(UINT32, 256)}), "does not begin where"),
     ],

@@ -18,6 +18,7 @@ from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.huggingface_vocabulary import HuggingFaceVocabulary
 from orin_runner.model.llama import Model
 from orin_runner.model.tokenizer import Tokenizer
 from tests.support.checkpoints import llama
@@ -53,7 +54,7 @@ def test_every_mmlu_and_challenge_prompt_under_the_real_tokenizer(orin_data: Pat
     """All 14,042 five-shot prompts and the challenge's files, with Phi-3-medium's own tokenizer."""
     directory = orin_data / "tokenizers" / "phi-3-medium"
     vocabulary = read_vocabulary(directory, 32064)
-    ours = Tokenizer(vocabulary.huggingface_json, vocabulary.chat_template, {}, frozenset())
+    ours = Tokenizer(HuggingFaceVocabulary(vocabulary.huggingface_json), vocabulary.chat_template, {}, frozenset())
     theirs = HFEncoder(directory, frozenset())
     assert same_prompts("challenge", LoadOptions(orin_data), ours, theirs) == 31
     assert same_prompts("mmlu", LoadOptions(orin_data), ours, theirs) == 14042
@@ -107,7 +108,10 @@ def test_tokenizer_model_alone_is_enough(tmp_path: Path, tiny: Path) -> None:
     assert only_model.types == both.types
     assert np.argsort(only_model.scores).tolist() == np.argsort(both.scores).tolist()
     text = "Read the question: who lives in Torvanwick? Übermäßig 漢字 123."
-    encodings = [Tokenizer(v.huggingface_json, None, {}, frozenset()).encode([text])[0] for v in (only_model, both)]
+    encodings = [
+        Tokenizer(HuggingFaceVocabulary(v.huggingface_json), None, {}, frozenset()).encode([text])[0]
+        for v in (only_model, both)
+    ]
     assert encodings[0].tolist() == encodings[1].tolist()
 
 
@@ -163,7 +167,7 @@ BOS = {"SpecialToken": {"id": "<s>", "type_id": 0}}
 def test_a_damaged_tokenizer_is_one_error(changed: dict[str, object], capfd: pytest.CaptureFixture[str]) -> None:
     """Whatever the library raises at it, and without the traceback that Rust writes by itself."""
     with pytest.raises(UserError, match=r"the tokenizer of this model is damaged: ."):
-        Tokenizer(tokenizer_json(**changed), None, {}, frozenset())
+        Tokenizer(HuggingFaceVocabulary(tokenizer_json(**changed)), None, {}, frozenset())
     assert capfd.readouterr().err == ""
 
 
@@ -173,7 +177,7 @@ def test_a_text_that_the_library_cannot_take_is_one_error(capfd: pytest.CaptureF
     unknown = {"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "<u>"}
     for changed, text in (({}, "so \ud83d"), ({"pre_tokenizer": slow}, "a" * 3000), ({"model": unknown}, "b")):
         with pytest.raises(UserError, match="the tokenizer of this model cannot encode a text"):
-            Tokenizer(tokenizer_json(**changed), None, {}, frozenset()).encode([text])
+            Tokenizer(HuggingFaceVocabulary(tokenizer_json(**changed)), None, {}, frozenset()).encode([text])
     assert capfd.readouterr().err == ""
 
 
@@ -187,7 +191,7 @@ def test_ids_beyond_the_models_are_refused() -> None:
     }
     far = {"type": "BPE", "vocab": {"a": (1 << 32) - 1}, "merges": []}
     for changed, token in (({"post_processor": around}, 99999), ({"model": far}, (1 << 32) - 1)):
-        tokenizer = Tokenizer(tokenizer_json(**changed), None, {}, frozenset(), n_vocab=8)
+        tokenizer = Tokenizer(HuggingFaceVocabulary(tokenizer_json(**changed)), None, {}, frozenset(), n_vocab=8)
         with pytest.raises(UserError, match=f"makes the token {token}, and the model knows 8"):
             tokenizer.encode(["a"])
 
@@ -207,7 +211,9 @@ def test_random_damage_to_the_tokenizer_is_one_error(tiny: Path) -> None:
         else:
             content[at:at] = chosen.choice((b"null", b"-1", b"[]", b"{}", b'""', b"4294967295", b"true"))
         try:
-            tokenizer = Tokenizer(content.decode(errors="replace"), None, {}, frozenset(), n_vocab=3072)
+            tokenizer = Tokenizer(
+                HuggingFaceVocabulary(content.decode(errors="replace")), None, {}, frozenset(), n_vocab=3072
+            )
             for tokens in tokenizer.encode(["Who? Über 漢", "<s></s>", ""]):
                 tokenizer.decode(tokens)
         except UserError as error:

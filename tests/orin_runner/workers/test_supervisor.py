@@ -17,6 +17,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.runs.run import Run
 from orin_runner.machine.memory_plan import Needs
+from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.requests import Failed, Scored, context_tokens
 from orin_runner.workers.supervisor import MAX_DEATHS_WITHOUT_PROGRESS, Supervisor, WorkerDiedError
 from orin_runner.workers.worker import Job
@@ -206,3 +207,19 @@ def test_a_worker_that_dies_of_it_costs_no_answer() -> None:
         assert supervisor.prompt_rate() is None
         assert supervisor.prompt_rate() is None
         assert supervisor.deaths == 0
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_worker_that_was_begun_early(tiny_gguf: Path, *, dies: bool) -> None:
+    """It has the model before it knows what is asked; one that dies meanwhile is followed by another."""
+    file, notes = GGUFFile.open(tiny_gguf), []
+    requests = [request for request in score_requests(random.Random(3), 30) if len(request.prompt)]
+    with Supervisor(Job.of(file, []), notes.append) as supervisor:
+        supervisor.begin()
+        if dies:
+            supervisor._process.kill()
+        supervisor.plan_for(Job.of(file, requests))
+        supervisor.start()
+        assert supervisor.deaths == len(notes) == dies
+        assert supervisor.max_context >= max(context_tokens(request) for request in requests)
+        assert sorted(i for i, _ in supervisor.run(requests)) == list(range(len(requests)))

@@ -36,6 +36,13 @@ Extension modules: numpy.core (total: 1)
 """
 
 
+def test_nothing_goes_on_where_a_node_is_gone() -> None:
+    """Whatever it has answered before: no other worker can be started there, with half the memory or without."""
+    for progress in (True, False):
+        with pytest.raises(WorkerDiedError, match="the node is gone, with 3 left"):
+            Verdicts().on(Death("lost", "the node is gone", final=True), 3, "with 3 left", progress=progress)
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [

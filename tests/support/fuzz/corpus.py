@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from tests.support.bins import pickled
 from tests.support.choice_rows import GOLDEN, jsonl, write
 from tests.support.published import FILES
 
@@ -169,7 +170,9 @@ def build(base: Path, run: Callable[[list[str]], None]) -> None:
     checkpoint(base / "llama")
     checkpoint(base / "sharded", shards=2)
     checkpoint(base / "phi3", "Phi3", np.float32)
-    for name in ("llama", "phi3"):
+    pickled(checkpoint(base / "bin"))
+    pickled(checkpoint(base / "bins"), 2)
+    for name in ("llama", "phi3", "bin"):
         run(["convert", str(base / name), str(base / f"{name}.gguf")])
     for files in TASKS.values():
         write(base / "data", files)
