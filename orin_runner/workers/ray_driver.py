@@ -115,9 +115,9 @@ def _answered(node: Node, answer: Any, deadline: float) -> dict[str, str]:
         raise _NoClusterError(reason, "ray status says who has them") from error
     except RayError as error:
         last = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
-        raise _NoClusterError(
-            f"{node.name}: orin-run cannot be started there ({last})", "pip install 'orin-run[ray]' on each node"
-        ) from error
+        missing = "ModuleNotFoundError" in str(error)  # of a node that was lost just now Ray may not know it yet
+        hint = "pip install 'orin-run[ray]' there" if missing else "ray status says how the nodes are"
+        raise _NoClusterError(f"{node.name}: orin-run cannot be started there ({last})", hint) from error
     return found
 
 

@@ -47,22 +47,20 @@ def serve(
     if limit == 0:
         return
     connection.send(Loaded(0.0, 0, 1, N_VOCAB, (), {}))
+    context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
+    engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
     answered = 0
     try:
         while True:
             asked = connection.recv()
             if die_after == 0 or (measured == "dies" and isinstance(asked, MeasurePromptRate)):
                 os.kill(os.getpid(), how)
-            context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
             if isinstance(asked, MeasurePromptRate):
                 connection.send(prompt_rate(context, settings.n_batch, min_seconds=0.0))
                 continue
-            engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
             results: list[tuple[int, Result]] = []
 
-            def send(
-                progress: Progress | None, engine: Engine = engine, results: list[tuple[int, Result]] = results
-            ) -> None:
+            def send(progress: Progress | None, results: list[tuple[int, Result]] = results) -> None:
                 nonlocal answered
                 answered += len(results)
                 connection.send(Answers(tuple(results), progress, engine.stats))

@@ -79,6 +79,7 @@ def main() -> None:
             nodes.append(cluster.add_node(**NODE))
         else:
             cluster.remove_node(nodes.pop(), allow_graceful=False)
+            cluster.wait_for_nodes()  # until Ray has noticed: a run that begins before is refused
         print(what, flush=True)
     cluster.shutdown()
 
