@@ -209,8 +209,8 @@ class TestMistakes:
         row = {"message": [{"role": "user", "content": "long " * 5000}], "answer": "y"}
         path.write_text(json.dumps(row) + "\n")
         out = tmp_path / "run"
-        done = orin_run("eval", "challenge", "--data", str(path), "--model", str(gguf), "--out", str(out))
-        refused(done, "tokens of context, the model has 4096")
+        asked = ("eval", "challenge", "--data", str(path), "--model", str(gguf), "--out", str(out))
+        refused(orin_run(*asked, "--too-long", "refuse"), "longer than the model's 4,096 tokens of context")
         assert not out.exists()
 
     def test_answer_letter_that_is_not_one_token(self, tmp_path: Path, tiny: Path) -> None:

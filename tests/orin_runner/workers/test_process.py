@@ -9,14 +9,13 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import pytest
 
 from orin_runner.workers.death import LastWords
 from orin_runner.workers.process import WorkerProcess
 from tests.support.paths import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import runs, until
 
 PARENT = """
 import sys, threading, time
@@ -53,14 +52,6 @@ def echoes(connection: Connection, message: str) -> None:
 def raises(_connection: Connection, message: str) -> None:
     """A bug."""
     raise LookupError(message)
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there, and not only its exit status."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize("thread", ["main", "another"])
