@@ -13,13 +13,14 @@ from eval.runs.run import PREDICTIONS, REPORT, RUN, Run
 from eval.runs.writer import write_json
 from orin_runner.errors import UserError
 from orin_runner.files import make_folder, write_whole
-from orin_runner.model.proof import Verdict
+from orin_runner.model.proof import Proof, Verdict
 from orin_runner.runner import Noise, RunStats
 
 SAME = (
     ("engine", "engine"),
     ("model", "sha256"),
     ("model", "tokenizer_sha256"),
+    ("model", "chat_template_sha256"),
     ("model", "rope_factors"),
     ("versions", "llama-cpp-python"),
     ("versions", "orin-run"),
@@ -62,10 +63,11 @@ def merge(runs: Sequence[Run], directory: Path, header: dict[str, Any]) -> dict[
         }
         for run in ordered
     ]
+    refuted = {"altered_values": None} if verdict.proof is Proof.REFUTED else {}
     whole = {key: value for key, value in first.items() if key not in {"shard", "resumed"}}
     whole |= {
         **header,
-        "model": {**first["model"], **verdict.keys},
+        "model": {**first["model"], **verdict.keys, **refuted},
         "settings": {**first["settings"], "shard": None},
         "shards": shards,
     }
@@ -127,11 +129,13 @@ def _check_same(one: Run, other: Run) -> None:
         for outer, inner in SAME
         if _of(one.header, outer, inner) != _of(other.header, outer, inner)
     ]
-    before, now = ({**run.header.get("settings", {}), "shard": None} for run in (one, other))
+    # Where states of prefixes are kept is each machine's own.
+    own = {"shard": None, "prompt_cache": None}
+    before, now = ({**run.header.get("settings", {}), **own} for run in (one, other))
     differing += [f"settings ({name})" for name in {**before, **now} if before.get(name) != now.get(name)]
     if one.header.get("shard") is not None:
         before, now = one.header["shard"], other.header["shard"]
-        differing += [f"shard ({name})" for name in ("of", "items") if before[name] != now[name]]
+        differing += [f"shard ({name})" for name in ("of", "items", "questions") if before[name] != now[name]]
     if differing:
         raise UserError(
             f"{one.directory} and {other.directory} are shards of different runs: {', '.join(differing)} differ",
@@ -175,7 +179,8 @@ def _section(task: str, runs: Sequence[Run]) -> dict[str, Any]:
         together = together.together(noise)
     merged["noise"] = noise_section(together)
     asked = [prediction for prediction in predictions if prediction.skipped is None]
-    merged["near_ties"] = NearTies.of(merged).count(asked)
+    known = all(section["near_ties"] is not None for section in sections if section["items"])
+    merged["near_ties"] = NearTies.of(merged).count(asked) if known else None
     for key in ("resumed", "without_record"):
         merged[key] = sum(section.get(key, 0) for section in sections)
     greedy = greedy_section(predictions)

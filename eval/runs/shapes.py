@@ -84,6 +84,7 @@ class ShardOf(_Shape):
     index: Annotated[int, Field(ge=1)]
     of: Count
     items: dict[str, Count]
+    questions: dict[str, str]
     shared: dict[str, Count]
 
 

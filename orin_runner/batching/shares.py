@@ -102,6 +102,7 @@ class Shares:
         self._least = work.before[-1] / n_workers * (LEAST_TEXT_PIECE if work.texts else LEAST_PIECE)
         self._given_back: list[list[int]] = []
         self._at_work: set[int] = set()
+        self._n_workers = n_workers
         self._closed = False
 
     def take(self, worker: int) -> list[int]:
@@ -128,6 +129,14 @@ class Shares:
                 self._given_back.append(list(unanswered))
             self._change.notify_all()
 
+    def leave(self) -> bool:
+        """Whether a worker may leave for good, because another remains; it then has left."""
+        with self._change:
+            if self._n_workers < 2:
+                return False
+            self._n_workers -= 1
+            return True
+
     def close(self) -> None:
         """Nothing more is handed out, and nobody waits."""
         with self._change:
@@ -146,7 +155,9 @@ class Shares:
         return [int(i) for i in self._work.order[first:cut]]
 
     def _taken_over(self) -> tuple[int, int]:
-        richest = max(range(len(self._left)), key=lambda k: (self._tokens(*self._left[k]), -k))
+        richest = max(
+            range(len(self._left)), key=lambda k: (self._tokens(*self._left[k]), self._left[k][1] - self._left[k][0])
+        )
         first, end = self._left[richest]
         cut = self._work.cut(first, end, 0.5) if self._tokens(first, end) > 2 * self._least else end
         if cut == end:  # too little for two, or not to be cut

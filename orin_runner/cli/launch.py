@@ -84,7 +84,12 @@ class Launch:
 
     def __enter__(self) -> Launch:
         """Begin them: they load the weights."""
-        self._workers.begin()
+        try:
+            self._workers.begin()
+        except BaseException:
+            self._workers.kill()
+            self._workers.close()
+            raise
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,14 @@ class Shard:
             "index": self.index,
             "of": self.of,
             "items": {item.task.name: item.n_items for item in prepared},
+            "questions": {item.task.name: _digest(item) for item in prepared},
             "shared": shared,
         }
         return parts, said
+
+
+def _digest(item: Prepared) -> str:
+    """SHA-256 over the questions of a task, skipped ones too: ids, targets and token ids of the prompts."""
+    questions = [*item.questions, *(question for question, _ in item.skipped)]
+    lines = sorted(f"{question.doc.id}\0{question.doc.target}\0{question.digest}" for question in questions)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -121,9 +121,11 @@ class PromptCache:
         self._on_note(f"the prompt cache in {self._options.directory} takes no more states, the run goes on: {why}")
 
     def _make_room(self, n_bytes: int) -> None:
-        files = sorted(
-            ((path.stat(), path) for path in self._options.directory.glob("*" + SUFFIX)), key=lambda f: f[0].st_mtime
-        )
+        files = []
+        for path in self._options.directory.glob("*" + SUFFIX):
+            with suppress(FileNotFoundError):  # another process has made room
+                files.append((path.stat(), path))
+        files.sort(key=lambda file: file[0].st_mtime)
         total = n_bytes + sum(stat.st_size for stat, _ in files)
         for stat, path in files:
             if total <= self._options.max_bytes:

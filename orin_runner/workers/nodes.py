@@ -16,6 +16,7 @@ from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.workers.cluster import Cluster, RemoteProcess
 from orin_runner.workers.cluster_messages import Node
+from orin_runner.workers.death import LastWords
 from orin_runner.workers.messages import Refused
 from orin_runner.workers.places import Place, memory_of, threads_of
 from orin_runner.workers.relay import versions
@@ -158,7 +159,7 @@ def _ask(process: RemoteProcess, asked: Look) -> None:
 
 def _answer(process: RemoteProcess) -> Found | Refused | str:
     try:
-        answer: Found | Refused = process.connection.recv()
+        answer: Found | Refused | LastWords = process.connection.recv()
     except (EOFError, OSError):
         return str(process.death(None, END_S))
-    return answer
+    return answer.text if isinstance(answer, LastWords) else answer

@@ -63,7 +63,7 @@ class Relay:
         try:
             while len(found) < AT_ONCE and process.connection.poll(0 if found else LOOK_S):
                 found.append(process.connection.recv_bytes())
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # also amid a message
             code = process.wait(END_S)
             ended = Ended(code, process.output)
             del self._processes[number]

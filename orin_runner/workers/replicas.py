@@ -22,7 +22,7 @@ from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.errors import UserError
 from orin_runner.machine.memory_plan import MemoryPlan
-from orin_runner.requests import Failed, GenerateRequest, Request, Result
+from orin_runner.requests import Failed, GenerateRequest, Request, Result, context_tokens, flaw
 from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
 from orin_runner.workers.messages import Job, Loaded
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
@@ -41,6 +41,7 @@ class Replica:
         ended_s: seconds from the beginning of that run to the end of its last piece.
         piece: of that, what the piece at work has cost.
         begun: what the worker has said first of that piece; None before.
+        lost: takes no part any more.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Replica:
     cost: RunStats = field(default_factory=RunStats)
     piece: RunStats = field(default_factory=RunStats)
     begun: Progress | None = None
+    lost: bool = False
 
     def begin(self) -> None:
         """A run begins."""
@@ -93,19 +95,19 @@ class Replicas:
 
     @property
     def plan(self) -> MemoryPlan:
-        """The memory plan of the first replica; the others' are on devices like its own."""
+        """The memory plan of the first replica; the others have their own."""
         return self.replicas[0].supervisor.plan
 
     @property
     def loaded(self) -> Loaded:
-        """What the first replica runs on; ``seconds`` are those of the slowest."""
+        """What the first replica runs on, the others on their own devices; ``seconds`` are those of the slowest."""
         every = [replica.supervisor.loaded for replica in self.replicas]
         return replace(every[0], seconds=max(loaded.seconds for loaded in every))
 
     @property
     def max_context(self) -> int:
         """Tokens of context that every replica has."""
-        return min(replica.supervisor.max_context for replica in self.replicas)
+        return min(replica.supervisor.max_context for replica in self.replicas if not replica.lost)
 
     @property
     def deaths(self) -> int:
@@ -130,13 +132,13 @@ class Replicas:
         """
         errors: dict[int, BaseException] = {}
 
-        def begin(k: int) -> None:
+        def start(k: int) -> None:
             try:
                 self.replicas[k].supervisor.start()
             except BaseException as error:  # noqa: BLE001 - whatever it is, our own thread is to raise it
                 errors[k] = error
 
-        threads = [threading.Thread(target=begin, args=(k,), daemon=True) for k in range(len(self.replicas))]
+        threads = [threading.Thread(target=start, args=(k,), daemon=True) for k in range(len(self.replicas))]
         try:
             for thread in threads:
                 thread.start()
@@ -144,10 +146,15 @@ class Replicas:
                 thread.join()
         except BaseException:
             self.kill()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
             raise
         mendable = (DoesNotFitError, UserError, WorkerDiedError)
         for _, error in sorted(errors.items()):
             if len(errors) == len(self.replicas) or not isinstance(error, mendable):
+                self.kill()
+                self.close()
                 raise error
         for k, error in sorted(errors.items()):
             self._on_note(f"{self.replicas[k].name}: {error}: the run goes on without it")
@@ -192,24 +199,30 @@ class Replicas:
         """
         self.stats = RunStats()
         said: queue.SimpleQueue[tuple[int, _Answer | _Cost | BaseException | None]] = queue.SimpleQueue()
-        self._shares = Shares(Work(requests), len(self.replicas))
-        self._threads, began = [], time.perf_counter()
-        for k, replica in enumerate(self.replicas):
+        began, n_vocab = time.perf_counter(), self.loaded.n_vocab
+        flawed = {i: why for i, request in enumerate(requests) if (why := flaw(request, n_vocab)) is not None}
+        yield from ((i, Failed(why)) for i, why in flawed.items())
+        sound = [i for i in range(len(requests)) if i not in flawed]
+        answerable = [requests[i] for i in sound]
+        active = [replica for replica in self.replicas if not replica.lost]
+        self._shares = Shares(Work(answerable), len(active))
+        self._threads = []
+        for k, replica in enumerate(active):
             replica.begin()
-            arguments = (k, replica.supervisor, self._shares, requests, said.put)
+            arguments = (k, replica.supervisor, self._shares, answerable, said.put)
             self._threads.append(threading.Thread(target=_work, args=arguments, daemon=True))
-        for thread in self._threads:
-            thread.start()
-        n_left, at_work, lost = len(requests), len(self.replicas), []
+        n_left, at_work, lost = len(sound), len(active), []
         try:
-            asked = _asked(requests)
+            for thread in self._threads:
+                thread.start()
+            asked = _asked(answerable)
             while at_work:
                 k, message = said.get()
-                replica = self.replicas[k]
+                replica = active[k]
                 if isinstance(message, _Answer):
                     n_left -= 1
                     replica.items += 1
-                    yield message.request, message.result
+                    yield sound[message.request], message.result
                 elif isinstance(message, _Cost):
                     replica.update(message.progress, message.stats)
                     self.stats = self._together(asked)
@@ -221,6 +234,8 @@ class Replicas:
                 elif isinstance(message, WorkerDiedError):
                     at_work -= 1
                     lost.append(message)
+                    replica.lost = True
+                    replica.supervisor.close()
                     if at_work:
                         self._on_note(f"{replica.name}: {message}: the others go on with what it leaves")
                 elif message is not None:
@@ -239,7 +254,8 @@ class Replicas:
         for replica in self.replicas:
             replica.supervisor.kill()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def _together(self, asked: Progress) -> RunStats:
         """What all replicas have cost."""
@@ -307,7 +323,8 @@ def _work(
     """Answer piece after piece, and say what comes; at last None, or the error that it ended with."""
     goes_on = False
     try:
-        while piece := shares.take(replica):
+        leaves = False
+        while not leaves and (piece := shares.take(replica)):
             left = dict.fromkeys(piece)
             try:
                 for i, result in supervisor.run(
@@ -315,16 +332,24 @@ def _work(
                     lambda progress: say((replica, _Cost(progress, supervisor.stats))),
                     goes_on=goes_on,
                 ):
+                    if isinstance(result, Failed) and context_tokens(requests[piece[i]]) > supervisor.max_context:
+                        leaves = leaves or shares.leave()
+                        if leaves:  # another has room for it
+                            continue
                     del left[piece[i]]
                     say((replica, _Answer(piece[i], result)))
             finally:
                 say((replica, _Cost(None, supervisor.stats)))
                 shares.done(replica, list(left))
             goes_on = True
+    except WorkerDiedError as error:
+        shares.leave()
+        say((replica, error))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the run's own thread is to raise it
         say((replica, error))
     else:
-        say((replica, None))
+        short = f"memory has become too short for requests beyond {supervisor.max_context:,} tokens"
+        say((replica, WorkerDiedError(short) if leaves else None))
 
 
 def _asked(requests: Sequence[Request]) -> Progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 
@@ -87,6 +88,7 @@ class Supervisor:
         self._owed = False  # the worker has more to say about requests it was sent
         self._killed = False
         self._begun = False  # a worker is there that waits for its job
+        self._most = 0  # tokens of context that there have been
         self.stats = RunStats()
         self.deaths = 0
         self.plan: MemoryPlan
@@ -96,8 +98,9 @@ class Supervisor:
     def begin(self) -> None:
         """Start a worker that loads the weights while nothing is known yet of what will be asked."""
         self._process = self._spawn(self._serve)
-        self._process.connection.send(Opening(self._job.model, self._job.device_bytes))
         self._begun = True
+        with suppress(BrokenPipeError):  # ``start`` finds what it died of
+            self._process.connection.send(Opening(self._job.model, self._job.device_bytes))
 
     def plan_for(self, job: Job) -> None:
         """What is asked by ``job``, before ``start``; where it is asked stays as it is."""
@@ -135,10 +138,12 @@ class Supervisor:
         if self._killed:  # meanwhile
             self._process.kill()
         try:
-            self._process.connection.send(self._job)
+            with suppress(BrokenPipeError):  # what it has said before its end is still to be read
+                self._process.connection.send(self._job)
             for message in self._messages():
                 if isinstance(message, Planned):
                     self.plan, self.max_context = message.plan, message.max_context
+                    self._most = max(self._most, self.max_context)
                     if not message.max_context:
                         raise DoesNotFitError(message.plan)
                     if not self._job.load:
@@ -203,6 +208,8 @@ class Supervisor:
             if flawed is not None:
                 del open_requests[i]
                 yield i, Failed(flawed)
+        if self.max_context < self._most:
+            yield from self._too_long(open_requests)
         costs, verdicts = Costs(), Verdicts()
         parts = [list(open_requests)]
         while parts:
@@ -245,6 +252,10 @@ class Supervisor:
             raise WorkerDiedError(
                 f"memory has become too short for any request ({error.plan.advice}); {answered} of {total} answers are "
                 f"kept: free memory and go on with --resume"
+            ) from error
+        except UserError as error:  # it has been loaded before: what is wrong has come since
+            raise WorkerDiedError(
+                f"{error.message}; {answered} of {total} answers are kept: go on with --resume"
             ) from error
 
     def _too_long(self, open_requests: dict[int, Request]) -> Iterator[tuple[int, Failed]]:
@@ -306,7 +317,7 @@ class Supervisor:
         while True:
             try:
                 message = self._process.connection.recv()
-            except (EOFError, ConnectionResetError) as error:
+            except (EOFError, OSError) as error:  # also amid a message
                 raise _WorkerLostError from error
             if isinstance(message, Refused):
                 raise UserError(message.message, message.hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,9 +16,9 @@ from orin_runner.engine.engine import Engine
 from orin_runner.engine.prompt_rate import prompt_rate
 from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan
 from orin_runner.model.llama import ContextSettings
-from orin_runner.requests import Result
+from orin_runner.requests import Result, context_tokens
 from orin_runner.runner import Progress
-from orin_runner.workers.messages import Answers, Done, Job, Loaded, MeasurePromptRate, Planned
+from orin_runner.workers.messages import Answers, Done, Job, Loaded, MeasurePromptRate, Planned, Refused
 from tests.support.fake_llama import FakeContext
 
 N_VOCAB = 32
@@ -58,6 +59,9 @@ def serve(
             if isinstance(asked, MeasurePromptRate):
                 connection.send(prompt_rate(context, settings.n_batch, min_seconds=0.0))
                 continue
+            if limit is not None and any(context_tokens(request) > limit for request in asked.requests):
+                connection.send(Refused("a request does not fit the context", None))  # as the engine does
+                return
             results: list[tuple[int, Result]] = []
 
             def send(progress: Progress | None, results: list[tuple[int, Result]] = results) -> None:
@@ -198,3 +202,22 @@ def fits_nothing(connection: Connection, job: Job) -> None:
 def fits_short_ones(connection: Connection, job: Job) -> None:
     """Its plan has room for requests of 20 tokens."""
     serve(connection, job, limit=20)
+
+
+def loads_once(connection: Connection, job: Job) -> None:
+    """The first worker dies after five answers, the others of their device: the file that stands for the model says."""
+    first = not Path(job.model).exists()
+    Path(job.model).touch()
+    if not first:
+        asserts("CUDA error: no device")
+    serve(connection, job, 5)
+
+
+def refuses(connection: Connection, _first: object) -> None:
+    """Says at once what is wrong, and ends."""
+    connection.send(Refused("this is no model", "name another"))
+
+
+def loads_for_ever(_connection: Connection, _job: object) -> None:
+    """Never says anything."""
+    time.sleep(600)

@@ -107,6 +107,8 @@ def doubled(folder: Path) -> None:
         ("123", header(lambda run: run["settings"].update(chat=True)), "settings (chat) differ"),
         ("123", header(lambda run: run["shard"].update(of=4)), "shard (of) differ"),
         ("123", header(lambda run: run["shard"].update(items={"exam": 59})), "shard (items) differ"),
+        ("123", header(lambda run: run["shard"]["questions"].update(exam="0")), "shard (questions) differ"),
+        ("123", header(lambda run: run["model"].update(chat_template_sha256="0")), "model.chat_template_sha256 differ"),
         ("123", header(lambda run: run.update(engine="transformers")), "engine differ"),
         ("123", header(lambda run: run["shard"].update(index=0)), "run.json"),
         ("123", header(lambda run: run["shard"].update(items=[])), "run.json"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.machine.memory_plan import Needs
-from orin_runner.requests import GenerateRequest, Request, Result, Scored
+from orin_runner.requests import Failed, GenerateRequest, Request, Result, Scored, ScoreRequest, context_tokens
 from orin_runner.runner import DecodeStats, Progress, RunStats
 from orin_runner.workers.death import Death
 from orin_runner.workers.messages import Job
@@ -30,6 +32,8 @@ from tests.support.fake_worker import (
     finds_no_memory,
     fits_nothing,
     fits_short_ones,
+    loads_for_ever,
+    loads_once,
     never_loads,
     serve,
 )
@@ -225,12 +229,70 @@ def test_a_run_that_is_left_by_an_error_leaves_nothing_behind() -> None:
 
 
 def test_one_whose_memory_shrinks() -> None:
-    """What no longer fits it has failed, in as many words; everything is answered."""
+    """What no longer fits it is answered by one that has room, in this run and in the next."""
     requests = score_requests(random.Random(3), 120)
-    with replicas([finds_less_memory, finds_no_memory, serve], []) as several:
+    notes: list[str] = []
+    with replicas([finds_less_memory, finds_no_memory, serve], notes) as several:
         several.start()
-        found = list(several.run(requests))
-    assert sorted(i for i, _ in found) == list(range(120))
+        for _ in range(2):
+            found = list(several.run(requests))
+            assert sorted(i for i, _ in found) == list(range(120))
+            check(requests, dict(found))
+            assert several.max_context == 100
+    assert any("worker 0: memory has become too short for requests beyond 20 tokens" in note for note in notes)
+
+
+def test_all_have_less_memory() -> None:
+    """Where nobody has room left, it has failed, in as many words; the others are answered."""
+    requests = score_requests(random.Random(3), 120)
+    with replicas([finds_less_memory, finds_less_memory], []) as several:
+        several.start()
+        found = dict(several.run(requests))
+    assert sorted(found) == list(range(120))
+    for i, request in enumerate(requests):
+        if context_tokens(request) <= 20:
+            assert isinstance(found[i], Scored)
+        elif isinstance(found[i], Failed):
+            assert "memory now allows 20" in found[i].reason
+    assert any(isinstance(result, Failed) for result in found.values())
+
+
+def test_one_whose_device_is_gone(tmp_path: Path) -> None:
+    """It says so when it is started again: no mistake of the user's, and the others go on."""
+    notes: list[str] = []
+    requests = score_requests(random.Random(3), 60)
+    with replicas([serve, loads_once], notes, tmp_path / "log") as several:
+        several.start()
+        found = dict(several.run(requests))
+        check(requests, found)
+        assert len(found) == 60
+    assert "CUDA error: no device" in notes[-1]
+    assert notes[-1].endswith("the others go on with what it leaves")
+
+
+def test_flawed_requests_fail_alone() -> None:
+    """No prompt, no choices, a token that the model has not: as with one worker."""
+    token, none = np.array([5], dtype=np.int32), np.empty(0, dtype=np.int32)
+    flawed = [ScoreRequest(none, (token,)), ScoreRequest(token, ()), ScoreRequest(token + N_VOCAB, (token,))]
+    requests = [flawed[0], *score_requests(random.Random(3), 20), *flawed[1:]]
+    with replicas([serve, serve], []) as several:
+        several.start()
+        found = dict(several.run(requests))
+    assert sorted(found) == list(range(23))
+    assert [i for i in found if isinstance(found[i], Failed)] == [0, 21, 22]
+
+
+def test_ctrl_c_while_they_load() -> None:
+    """Their threads have ended when it comes out, so that nothing is closed twice."""
+    before = threading.active_count()
+    several = replicas([loads_for_ever, loads_for_ever], [])
+    timer = threading.Timer(1.0, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        several.start()
+    timer.join()
+    assert threading.active_count() == before
+    several.close()
 
 
 def test_what_two_cost_that_computed_at_once() -> None:

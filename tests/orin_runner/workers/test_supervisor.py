@@ -16,6 +16,7 @@ import pytest
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.runs.run import Run
+from orin_runner.errors import UserError
 from orin_runner.machine.memory_plan import Needs
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.requests import Failed, Scored, context_tokens
@@ -34,7 +35,9 @@ from tests.support.fake_worker import (
     dies_while_loading,
     finds_less_memory,
     finds_no_memory,
+    loads_once,
     never_loads,
+    refuses,
     serve,
 )
 
@@ -207,6 +210,35 @@ def test_a_worker_that_dies_of_it_costs_no_answer() -> None:
         assert supervisor.prompt_rate() is None
         assert supervisor.prompt_rate() is None
         assert supervisor.deaths == 0
+
+
+def test_memory_that_others_took_before_the_next_run() -> None:
+    """The worker that lives has less than the first one had: what does not fit has failed, and nothing else."""
+    requests = score_requests(random.Random(3), 40)
+    with Supervisor(job(Path("unused")), lambda _: None, serve=finds_less_memory) as supervisor:
+        supervisor.start()
+        for _ in range(2):
+            found = dict(supervisor.run(requests))
+            assert sorted(found) == list(range(40))
+        short = [context_tokens(request) <= 20 for request in requests]
+        assert [isinstance(found[i], Scored) for i in range(40)] == short
+
+
+def test_a_device_that_is_gone_is_no_mistake(tmp_path: Path) -> None:
+    """The model had been loaded before: the run ends as one whose workers die, and can go on."""
+    with Supervisor(job(tmp_path / "log"), lambda _: None, serve=loads_once) as supervisor:
+        supervisor.start()
+        with pytest.raises(WorkerDiedError, match=r"CUDA error: no device.*go on with --resume"):
+            list(supervisor.run(score_requests(random.Random(3), 40)))
+
+
+def test_what_an_early_worker_refuses_is_told(tmp_path: Path) -> None:
+    """Though it has ended before anybody listened."""
+    with Supervisor(job(tmp_path / "log"), lambda _: None, serve=refuses) as supervisor:
+        supervisor.begin()
+        supervisor._process._process.wait()
+        with pytest.raises(UserError, match="this is no model"):
+            supervisor.start()
 
 
 @pytest.mark.parametrize("dies", [False, True])
