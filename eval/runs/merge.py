@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +174,7 @@ def _section(task: str, runs: Sequence[Run]) -> dict[str, Any]:
     clocks = {name: seconds for name, seconds in slowest["clocks"].items() if name not in derived}
     merged = task_report(predictions, tokens, {**clocks, "process": slowest["clocks"][CHALLENGE_2023]})
     merged |= {key: sections[0][key] for key in ("split", "rows", "protocol", "lacking") if key in sections[0]}
-    noises = [_noise(section.get("noise")) for section in sections]
-    together = RunStats()
-    for noise in noises:
-        together = together.together(noise)
-    merged["noise"] = noise_section(together)
+    merged["noise"] = noise_section(reduce(RunStats.together, [_noise(section.get("noise")) for section in sections]))
     asked = [prediction for prediction in predictions if prediction.skipped is None]
     known = all(section["near_ties"] is not None for section in sections if section["items"])
     merged["near_ties"] = NearTies.of(merged).count(asked) if known else None

@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from orin_runner.batching.tree import TokenTree
 from orin_runner.requests import GenerateRequest, Request, Tokens
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 AWAY_COST = 0.1
 """What each token that a cut is away from where it should be costs, in tokens that are computed again."""

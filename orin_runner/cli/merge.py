@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +11,7 @@ from eval.runs.merge import merge
 from eval.runs.run import PREDICTIONS, Run
 from orin_runner.cli.options import Json, Out
 from orin_runner.cli.result import print_result, run_folder
+from orin_runner.cli.run_header import command_header
 from orin_runner.errors import RunError
 
 Shards = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of all shards of one run.")]
@@ -24,11 +22,7 @@ def merge_command(shards: Shards, out: Out = None, as_json: Json = False) -> Non
     runs = [Run.open(folder) for folder in shards]
     tasks = runs[0].header.get("settings", {}).get("tasks", [])
     directory = out or run_folder([*tasks, "merged"])
-    header = {
-        "command": shlex.join(["orin-run", *sys.argv[1:]]),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    report = merge(runs, directory, header)
+    report = merge(runs, directory, command_header())
     print_result(report, directory, as_json)
     failed = sum(section["failed"] for section in report["tasks"].values())
     if failed:

@@ -18,13 +18,20 @@ from orin_runner.workers.replicas import Replicas
 from orin_runner.workers.supervisor import Supervisor
 
 
+def command_header() -> dict[str, str]:
+    """The command and the time."""
+    return {
+        "command": shlex.join(["orin-run", *sys.argv[1:]]),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
 def common_header(engine: str) -> dict[str, Any]:
     """Command, time, versions and machine. ``engine`` is ``"llama.cpp"`` or ``"transformers"``."""
     return {
         "format": 1,
         "engine": engine,
-        "command": shlex.join(["orin-run", *sys.argv[1:]]),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **command_header(),
         "versions": {
             "orin-run": __version__,
             "llama-cpp-python": llama.version(),
