@@ -6,6 +6,8 @@ import io
 import os
 import signal
 import sys
+import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -19,6 +21,8 @@ from orin_runner.files import STDERR
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, ``kill`` and whoever ends services and batch jobs, a terminal or connection that closes."""
+AGAIN_S = 0.05
+"""Seconds until a signal that came within a finalizer comes again."""
 
 
 class BrokenOffError(Exception):
@@ -54,8 +58,13 @@ class Interruptions:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is None or number == signal.SIGINT:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if _in_finalizer(frame):
+            # An exception would be printed there and forgotten.
+            again = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, number))
+            again.daemon = True
+            again.start()
+        elif self.number is None or number == signal.SIGINT:
             self.number = self.number or number
             raise KeyboardInterrupt
 
@@ -66,6 +75,15 @@ class Interruptions:
         exec("")  # noqa: S102
         name = "" if self.number in {None, signal.SIGINT} else f" by {signal.Signals(self.number or 0).name}"
         _end(128 + (self.number or signal.SIGINT), f"interrupted{name}", hint)
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    """Whether a frame runs on behalf of a finalizer."""
+    while frame is not None:
+        if frame.f_code is weakref.finalize.__call__.__code__ or frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def run(program: Callable[[], object], hint: str | None = None) -> None:

@@ -159,6 +159,33 @@ def test_a_signal_within_exec_ends_with_the_status(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (143, "error: interrupted by SIGTERM\n")
 
 
+@pytest.mark.parametrize("method", [False, True])
+def test_a_signal_within_a_finalizer_is_not_lost(method: bool) -> None:
+    program = f"""
+import os, signal, time, weakref
+from orin_runner.cli import exits
+
+class Thing:
+    def {"__del__" if method else "unused"}(self):
+        signalled()
+
+def signalled():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+
+def program():
+    thing = Thing()
+    {"" if method else "weakref.finalize(thing, signalled)"}
+    del thing
+    time.sleep(20)
+    print("went on")
+
+exits.run(program)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
 def test_what_ends_is_not_disturbed_by_the_same_again(capsys: pytest.CaptureFixture[str]) -> None:
     """A service's SIGTERM and a terminal's SIGHUP come together; an impatient Ctrl-C still counts."""
     steps: list[str] = []
