@@ -8,8 +8,9 @@ PRINTED = "tests/orin_runner/cli/test_printed_numbers.py::test_"
 CHARTS = "tests/eval/report/test_charts.py::test_"
 PAGE = "tests/eval/report/test_page.py::test_"
 UNITS = "tests/eval/report/test_page_units.py::test_"
-SAMPLES = "tests/eval/runs/test_samples.py::test_"
+SAMPLES = "tests/eval/runs/test_measured.py::test_"
 SENSORS = "tests/orin_runner/machine/test_sensors.py::test_"
+NVML = "tests/orin_runner/machine/test_nvml.py::test_"
 RESULT = "orin_runner/cli/result.py"
 
 SCREEN = (
@@ -155,17 +156,66 @@ SCREEN = (
     ),
     Break(
         "samples: energy by the first reading of each interval",
-        "eval/runs/samples.py",
-        "seconds * (one.reading.watts + other.reading.watts) / 2",
-        "seconds * one.reading.watts",
+        "eval/runs/measured.py",
+        "(end - start) * (one + other) / 2",
+        "(end - start) * one",
         (f"{SAMPLES}energy_is_power_times_time_where_power_is_known",),
     ),
     Break(
         "samples: seconds of the last part",
-        "eval/runs/samples.py",
+        "eval/runs/measured.py",
         "round(sum(part[-1].seconds for part in parts(samples)), 3)",
         "round(parts(samples)[-1][-1].seconds, 3)",
         (f"{SAMPLES}energy_is_power_times_time_where_power_is_known",),
+    ),
+    Break(
+        "measured: energy of this machine for items of all machines",
+        "eval/runs/measured.py",
+        "task != other.task or one.elsewhere or None in watts",
+        "task != other.task or None in watts",
+        (f"{SAMPLES}energy_is_of_what_was_answered_while_it_was_known",),
+    ),
+    Break(
+        "charts: one line for all GPUs",
+        "eval/report/charts.py",
+        'return by_gpu or [(0, "", line) for line in run["lines"].get(key, ())]',
+        'return [(0, "", line) for line in run["lines"].get(key, ())]',
+        (f"{CHARTS}each_gpu_has_its_line",),
+    ),
+    Break(
+        "sensors: the total of those GPUs that know",
+        "orin_runner/machine/sensors.py",
+        "total(known) if found and len(known) == len(found) else None",
+        "total(known) if known else None",
+        (f"{SENSORS}a_total_of_a_part_is_none",),
+    ),
+    Break(
+        "sensors: all GPUs, whatever the run uses",
+        "orin_runner/machine/sensors.py",
+        "[gpu for gpu in nvml.gpus if gpu.id in gpus] if gpus else nvml.visible()",
+        "nvml.visible()",
+        (f"{SENSORS}totals_are_those_of_the_runs_gpus",),
+    ),
+    Break(
+        "nvml: milliwatts for watts",
+        "orin_runner/machine/nvml.py",
+        "milliwatts / 1000",
+        "float(milliwatts)",
+        (f"{NVML}two_gpus_are_read_each_in_its_units",),
+    ),
+    Break(
+        "nvml: what a device does not know is a failure",
+        "orin_runner/machine/nvml.py",
+        'UNKNOWN = ("NOT_SUPPORTED", ',
+        "UNKNOWN = (",
+        (f"{NVML}what_a_gpu_does_not_know_is_none",),
+    ),
+    Break(
+        "nvml: the last failure for the first",
+        "orin_runner/machine/nvml.py",
+        'self.failure = self.failure or f"{what}: {error}"',
+        'self.failure = f"{what}: {error}"',
+        (f"{NVML}a_call_that_begins_to_fail_is_noted_once",),
     ),
     Break(
         "sensors: a module's power in milliwatts",

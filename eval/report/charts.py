@@ -1,9 +1,12 @@
-"""What a run's samples draw over time: tokens per second, memory, power, as polylines for ``report.html``."""
+"""What a run's samples draw over time: tokens per second, memory, power, as polylines for ``report.html``.
+
+What is known of each GPU is a line for each of them; a total is drawn where that is all there is.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eval.runs.samples import Sample, parts
-from orin_runner.machine.sensors import COUNTERS
+from orin_runner.machine.sensors import COUNTERS, GPU_COUNTERS
 
 SMALLEST = 1e-100
 """Of a value that is drawn as more than nothing: the powers of ten below have no doubles in the end."""
@@ -35,7 +38,29 @@ class Kind:
 KINDS = (
     Kind("tokens_per_s", "Tokens computed for the answers", "tokens/s"),
     *(Kind(counter.name, counter.title, counter.unit) for counter in COUNTERS),
+    *(
+        Kind(counter.key, counter.title, counter.unit)
+        for counter in GPU_COUNTERS
+        if counter.key not in {total.name for total in COUNTERS}
+    ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A line of a chart.
+
+    Attributes:
+        run: its number.
+        gpu: which GPU's it is; empty where it is the run's.
+        colour: a number; that of the run where there are several, else of the GPU.
+        points: x and y in 0 to 1000 from the upper left.
+    """
+
+    run: int
+    gpu: str
+    colour: int
+    points: str
 
 
 def lines(samples: Sequence[Sample], *, unified: bool) -> dict[str, Any] | None:
@@ -47,23 +72,44 @@ def lines(samples: Sequence[Sample], *, unified: bool) -> dict[str, Any] | None:
 
     Returns:
         ``seconds`` in all, one part after the other; ``resumed``, the seconds at which later parts begin; ``lines`` of
-        (seconds, value) by ``Kind.key``, empty ones left out.
+        (seconds, value) by ``Kind.key``, empty ones left out; ``gpus``, for each of its GPUs its ``name`` and its
+        ``lines`` likewise.
     """
     total = sum(part[-1].seconds for part in parts(samples))
     if not total:
         return None
     found: dict[str, list[Line]] = {kind.key: [] for kind in KINDS}
+    totals = {counter.name: counter.name for counter in COUNTERS if unified or not counter.if_unified}
+    of_each = {counter.key: counter.name for counter in GPU_COUNTERS}
+    names = list(dict.fromkeys((gpu.id, gpu.name) for sample in samples for gpu in sample.reading.gpus))
+    by_gpu: list[dict[str, list[Line]]] = [{key: [] for key in of_each} for _ in names]
     resumed, offset = [], 0.0
     for part in parts(samples):
         if offset:
             resumed.append(round(offset, 3))
         found["tokens_per_s"] += throughput(part, offset, max(1.0, total / MAX_POINTS))
-        for counter in COUNTERS:
-            if unified or not counter.if_unified:
-                found[counter.name] += gauge(part, offset, counter.name)
+        _add(found, totals, [(sample.seconds, sample.reading) for sample in part], offset)
+        for name, drawn in zip(names, by_gpu, strict=True):
+            _add(drawn, of_each, [(sample.seconds, sample.reading.gpu(*name)) for sample in part], offset)
         offset += part[-1].seconds
-    known = {key: drawn for key, drawn in found.items() if drawn}
-    return {"seconds": round(total, 3), "resumed": resumed, "lines": known}
+    return {
+        "seconds": round(total, 3),
+        "resumed": resumed,
+        "lines": _known(found),
+        "gpus": [{"name": f"GPU {name[0]}", "lines": _known(drawn)} for name, drawn in zip(names, by_gpu, strict=True)],
+    }
+
+
+def _add(
+    lines: dict[str, list[Line]], counters: Mapping[str, str], readings: Sequence[tuple[float, Any]], offset: float
+) -> None:
+    """Add what ``readings`` at seconds of a part draw; ``counters``: by the key of a chart the name of its value."""
+    for key, name in counters.items():
+        lines[key] += gauge([(at, getattr(reading, name, None)) for at, reading in readings], offset)
+
+
+def _known(lines: dict[str, list[Line]]) -> dict[str, list[Line]]:
+    return {key: drawn for key, drawn in lines.items() if drawn}
 
 
 def throughput(part: Sequence[Sample], offset: float, width: float) -> list[Line]:
@@ -94,13 +140,12 @@ def throughput(part: Sequence[Sample], offset: float, width: float) -> list[Line
     return [line]
 
 
-def gauge(part: Sequence[Sample], offset: float, counter: str) -> list[Line]:
-    """A counter that was read at each sample; of many samples the largest of every few."""
+def gauge(values: Sequence[tuple[float, float | None]], offset: float) -> list[Line]:
+    """A counter that was read at each sample, as (seconds, value); of many samples the largest of every few."""
     found: list[Line] = []
-    values = [(sample.seconds, getattr(sample.reading, counter)) for sample in part]
-    for known, members in groupby(values, key=lambda point: point[1] is not None):
-        run = list(members)
-        if not known or len(run) < 2:
+    for _, members in groupby(values, key=lambda point: point[1] is not None):
+        run = [(at, value) for at, value in members if value is not None]
+        if len(run) < 2:
             continue
         stride = math.ceil(len(run) / MAX_POINTS)
         chunks = [run[at : at + stride] for at in range(0, len(run), stride)]
@@ -116,16 +161,16 @@ def charts(runs: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
 
     Returns:
         For each its ``title`` and ``unit``, the ``top`` of its axis, which begins at 0, its ``seconds``, where
-        runs were ``resumed``, and ``lines``: (number of the run, points as x and y in 0 to 1000 from the upper left).
+        runs were ``resumed``, and ``lines`` as ``Drawn``.
     """
     known = [(number, run) for number, run in enumerate(runs) if run is not None]
     seconds = max((run["seconds"] for _, run in known), default=0.0)
     found = []
     for kind in KINDS:
-        drawn = [(number, line) for number, run in known for line in run["lines"].get(kind.key, ())]
+        drawn = [(number, *line) for number, run in known for line in _of_run(run, kind.key)]
         if not drawn:
             continue
-        top = axis_top(max(y for _, line in drawn for _, y in line))
+        top = axis_top(max(y for *_, line in drawn for _, y in line))
         found.append(
             {
                 "key": kind.key,
@@ -135,12 +180,22 @@ def charts(runs: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
                 "seconds": seconds,
                 "resumed": [(number, 1000 * at / seconds) for number, run in known for at in run["resumed"]],
                 "lines": [
-                    (number, " ".join(f"{1000 * x / seconds:.1f},{1000 - 1000 * y / top:.1f}" for x, y in line))
-                    for number, line in drawn
+                    Drawn(number, gpu, number if len(runs) > 1 else place, _points(line, seconds, top))
+                    for number, place, gpu, line in drawn
                 ],
             }
         )
     return found
+
+
+def _of_run(run: dict[str, Any], key: str) -> list[tuple[int, str, Line]]:
+    """The lines of one chart: place and name of the GPU, 0 and empty for the run's own, and the line."""
+    by_gpu = [(place, gpu["name"], line) for place, gpu in enumerate(run["gpus"]) for line in gpu["lines"].get(key, ())]
+    return by_gpu or [(0, "", line) for line in run["lines"].get(key, ())]
+
+
+def _points(line: Line, seconds: float, top: float) -> str:
+    return " ".join(f"{1000 * x / seconds:.1f},{1000 - 1000 * y / top:.1f}" for x, y in line)
 
 
 def axis_top(value: float) -> float:

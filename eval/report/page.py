@@ -19,9 +19,9 @@ from eval.near_ties import NearTies
 from eval.report.charts import charts, lines
 from eval.report.meanings import MEANINGS
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, task_report
+from eval.runs.measured import summary
 from eval.runs.prediction import Prediction
 from eval.runs.run import Run, lossy_line
-from eval.runs.samples import summary
 from orin_runner.console import printable
 from orin_runner.files import write_whole
 from orin_runner.model.proof import Proof, Verdict
@@ -33,6 +33,12 @@ SHOWN_CHARACTERS = 300
 KEPT = "\t\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 """A page shows lines as lines, and needs the joiners to spell Persian, Hindi and many emoji."""
 CONFIDENCE_BINS, MARGIN_BINS = 10, 24
+ENERGY = {
+    "joules_per_item": "J an item",
+    "joules_per_1000_tokens": "J per 1,000 tokens",
+    "items_per_wh": "items per Wh",
+}
+"""Of ``energy`` of a run's ``measured``, what is shown and how it is called."""
 STAGES = ("start", "load", "data", "tokenize", "plan", "prefill", "check", "decode", "score")
 
 
@@ -123,6 +129,7 @@ def render(shown: dict[str, Any]) -> str:
     )
     environment.filters["percent"] = lambda value, digits=2: f"{100 * value:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
     environment.filters["number"] = lambda value, digits=0: f"{value:,.{digits}f}"
+    environment.filters["digits"] = digits
     environment.filters["short"] = shorten
     page = environment.get_template("page.html.j2").render(
         **shown,
@@ -130,6 +137,7 @@ def render(shown: dict[str, Any]) -> str:
         charts=charts([run["over_time"] for run in shown["runs"]]),
         stages=STAGES,
         meanings=MEANINGS,
+        energy_labels=ENERGY,
         failures_shown=SHOWN_FAILURES,
     )
     return page.lstrip()
@@ -148,6 +156,11 @@ def visible(value: Any) -> Any:
     Markup is the template's own.
     """
     return printable(value, KEPT) if type(value) is str else value
+
+
+def digits(value: float) -> str:
+    """A value above 0 with three digits; all of those in front of the point, at most six behind it."""
+    return f"{value:,.{min(6, max(0, 2 - math.floor(math.log10(value))))}f}"
 
 
 def shorten(text: str) -> str:
@@ -187,7 +200,8 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
         "restarts": run.report.get("restarts", 0),
         "conversion": conversion,
         "memory": None if memory is None else _memory(memory),
-        **_measured(run),
+        "measured": _measured(run),
+        "over_time": lines(run.samples, unified=_unified(run)),
         "environment": _flat(header),
     }
 
@@ -198,12 +212,15 @@ def _damage(run: Run) -> list[str]:
     return [said] if verdict.proof is Proof.REFUTED else []
 
 
-def _measured(run: Run) -> dict[str, Any]:
-    """What a run's samples come to, and their lines over time; a killed run has no report, but samples."""
+def _measured(run: Run) -> dict[str, Any] | None:
+    """What a run's samples come to; a killed run has no report, but samples. Older reports know less."""
+    measured = run.report.get("measured") or summary(run.samples, unified=_unified(run))
+    return measured and {"energy": {}, "gpus": [], **measured}
+
+
+def _unified(run: Run) -> bool:
     device = run.header.get("memory", {}).get("device", {})
-    unified = bool(device.get("cuda") and device.get("unified"))
-    measured = run.report.get("measured") or summary(run.samples, unified=unified)
-    return {"measured": measured, "over_time": lines(run.samples, unified=unified)}
+    return bool(device.get("cuda") and device.get("unified"))
 
 
 CONVERSION = {

@@ -1,4 +1,4 @@
-"""A thread beside a run that writes down once a second how far the run is and what the sensors say.
+"""A thread beside a run that writes down twice a second how far the run is and what the sensors say.
 
 It lives in the process that waits for the engine, never in the engine, and reads a handful of small files a second.
 ``samples`` has the form of a line and reads it back.
@@ -10,16 +10,17 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from eval.runs.samples import Sample, next_part, read_samples, summary
+from eval.runs.measured import summary
+from eval.runs.samples import Sample, next_part, read_samples
 from orin_runner.files import append_bytes, naming
-from orin_runner.machine.sensors import Reading, Sensors
+from orin_runner.machine.sensors import Sensors
 
-INTERVAL = 1.0
+INTERVAL = 0.5
 """Seconds between samples."""
 
 
@@ -30,6 +31,7 @@ class Meter:
         path: the file; what is there stays, and this is its next part.
         sensors: what is read; closed at the end.
         unified: CPU and GPU share the machine's memory.
+        elsewhere: other machines take part in the run, which ``sensors`` know nothing of.
         interval: seconds between samples.
         clock: seconds; tests put their own in its place.
 
@@ -43,11 +45,12 @@ class Meter:
         sensors: Sensors,
         *,
         unified: bool = False,
+        elsewhere: bool = False,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failure: OSError | None = None
-        self._path, self._unified = path, unified
+        self._path, self._unified, self._elsewhere = path, unified, elsewhere
         self._sensors, self._interval, self._clock = sensors, interval, clock
         self._part = next_part(path)
         # Unbuffered: on disk with each line, and nothing left to fail when it is closed.
@@ -70,7 +73,7 @@ class Meter:
         self._sample()
 
     def update(self, computed: int, done: int) -> None:
-        """How far the task is: tokens computed, items done. Only remembers it."""
+        """How far the task is: tokens computed and items answered in this part of the run. Only remembers it."""
         task, before, since, _ = self._progress
         self._progress = (task, computed, since if computed == before else self._seconds(), done)
 
@@ -109,6 +112,7 @@ class Meter:
                 computed_at=round(since, 3),
                 done=done,
                 reading=_rounded(reading),
+                elsewhere=self._elsewhere,
             )
             try:
                 with naming(self._path):
@@ -117,7 +121,12 @@ class Meter:
                 self.failure = error
 
 
-def _rounded(reading: Reading) -> Reading:
-    """To one decimal; what a sensor gives that is no number is not known."""
-    known = ((name, value) for name, value in asdict(reading).items() if value is not None and math.isfinite(value))
-    return Reading(**{name: round(value, 1) for name, value in known})
+def _rounded(value: Any) -> Any:
+    """A reading, and those in it, to one decimal; what a sensor gives that is no number is not known."""
+    if isinstance(value, float):
+        return round(value, 1) if math.isfinite(value) else None
+    if isinstance(value, tuple):
+        return tuple(map(_rounded, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{row.name: _rounded(getattr(value, row.name)) for row in fields(value)})
+    return value

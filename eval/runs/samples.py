@@ -1,4 +1,4 @@
-"""``samples.jsonl``: how far a run was and what it took, about once a second, and what that comes to.
+"""``samples.jsonl``: how far a run was and what it took, twice a second. What that comes to is in ``measured``.
 
 Lines are appended and flushed while the run goes; a run that is resumed goes on with another *part*, whose seconds
 begin at 0 again. What was not known is None and stays None.
@@ -7,14 +7,12 @@ begin at 0 again. What was not known is None and stays None.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from orin_runner.files import json_text, read_bytes, whole_lines
-from orin_runner.machine.sensors import COUNTERS, Reading
+from orin_runner.machine.sensors import Reading
 from orin_runner.schema import Schema, bounded
 
 SAMPLES = "samples.jsonl"
@@ -30,8 +28,9 @@ class Sample:
         task: what is being asked, None before the first task.
         computed: tokens computed for the task's answers so far in this part.
         computed_at: the ``seconds`` at which ``computed`` became what it is.
-        done: items answered so far.
+        done: of its items, those answered so far in this part.
         reading: the machine's counters; in the line each is a key like the others.
+        elsewhere: other machines take part in the run, of which the reading says nothing.
     """
 
     part: int
@@ -41,6 +40,7 @@ class Sample:
     computed_at: float
     done: int
     reading: Reading = field(default_factory=Reading)
+    elsewhere: bool = False
 
     @classmethod
     def parse(cls, line: bytes) -> Sample:
@@ -53,7 +53,7 @@ class Sample:
         found = replace(FORM.parse(line), reading=READING.parse(line))
         if not bounded((found.part, found.seconds, found.computed, found.computed_at, found.done)):
             raise ValueError("a number is too large")
-        if not bounded(asdict(found.reading).values()):
+        if not bounded(found.reading.numbers()):
             raise ValueError("a reading is too large")
         return found
 
@@ -107,42 +107,3 @@ def parts(samples: Sequence[Sample]) -> list[list[Sample]]:
     for sample in samples:
         found.setdefault(sample.part, []).append(sample)
     return list(found.values())
-
-
-def summary(
-    samples: Sequence[Sample], *, unified: bool = False, power_source: str | None = None
-) -> dict[str, Any] | None:
-    """What ``report.json`` says of a run's samples; None without any.
-
-    Energy is the integral of power between neighbouring samples of a part (trapezoids), so it leaves out what was
-    before the first and after the last reading: ``power_seconds`` is the time it covers, and the mean is over that.
-
-    Args:
-        samples: all of a run.
-        unified: CPU and GPU share the machine's memory.
-        power_source: what ``watts`` was read from.
-    """
-    if not samples:
-        return None
-    names = [counter.name for counter in COUNTERS]
-    joules = covered = 0.0
-    for part in parts(samples):
-        for one, other in pairwise(part):
-            if one.reading.watts is not None and other.reading.watts is not None:
-                seconds = other.seconds - one.seconds
-                joules += seconds * (one.reading.watts + other.reading.watts) / 2
-                covered += seconds
-    return {
-        "samples": len(samples),
-        "seconds": round(sum(part[-1].seconds for part in parts(samples)), 3),
-        "unified": unified,
-        **{f"peak_{name}": _peak(getattr(sample.reading, name) for sample in samples) for name in names},
-        "mean_watts": round(joules / covered, 1) if covered else None,
-        "joules": round(joules, 1) if covered else None,
-        "power_seconds": round(covered, 3),
-        "power_source": power_source,
-    }
-
-
-def _peak(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)

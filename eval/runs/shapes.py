@@ -61,10 +61,19 @@ class Memory(_Shape):
     total: Amount = 0
 
 
+class Questions(_Shape):
+    """Digests of the files of a task that is the user's own."""
+
+    sha256: str
+    template_sha256: str | None = None
+    fewshot_sha256: str | None = None
+
+
 class Settings(_Shape):
     """``settings`` of ``run.json``."""
 
     tasks: list[str] = []
+    questions: dict[str, Questions] = {}
     draft: bool = True
     limit: Count | None = None
     shots: Count | Literal["phi3"] | None = None
@@ -97,6 +106,7 @@ class Header(_Shape):
     model: Model = Model()
     memory: Memory = Memory()
     settings: Settings = Settings()
+    options: dict[str, bool | Count | Amount | str | list[str] | None] = {}
     resumed: list[str] = []
     shard: ShardOf | None = None
 
@@ -180,6 +190,29 @@ class Section(Group):
     share_of_prompt_rate: Amount | None = None
 
 
+class Energy(_Shape):
+    """``energy`` of ``measured``, of one task."""
+
+    joules: Amount
+    joules_per_item: Amount | None
+    joules_per_1000_tokens: Amount | None
+    items_per_wh: Amount | None
+
+
+class MeasuredGpu(_Shape):
+    """An entry of ``gpus`` of ``measured``."""
+
+    id: str
+    name: str
+    peak_mib: Amount | None
+    peak_own_mib: Amount | None
+    mean_watts: Amount | None
+    mean_load: Amount | None
+    mean_sm_mhz: Amount | None
+    max_celsius: Annotated[float, Field(gt=-1e18, lt=1e18)] | None
+    throttled_s: dict[str, Amount] | None
+
+
 class Measured(_Shape):
     """``measured`` of ``report.json``."""
 
@@ -193,6 +226,8 @@ class Measured(_Shape):
     joules: Amount | None
     power_seconds: Amount
     power_source: str | None = None
+    energy: dict[str, Energy] = {}
+    gpus: list[MeasuredGpu] = []
 
 
 class PromptRate(_Shape):

@@ -43,19 +43,19 @@ class HostMemory:
         found = self._meminfo()
         return (found["MemTotal"] - found["MemAvailable"]) / 2**20 if len(found) == 2 else None
 
-    def processes(self, without: int | None = None) -> float | None:
-        """Resident MiB of the process and all it started, but for process ``without``.
+    def processes(self) -> tuple[float | None, frozenset[int]]:
+        """(resident MiB, ids) of the process and all it started.
 
-        None where the kernel does not list children (``CONFIG_PROC_CHILDREN``).
+        None and no ids where the kernel does not list children (``CONFIG_PROC_CHILDREN``).
         """
         if not (self._proc / str(self._pid) / "task" / str(self._pid) / "children").exists():
-            return None
+            return None, frozenset()
         pages, pids = 0, [self._pid]
         for pid in pids:  # grows while it is walked
             resident, children = self._process(pid)
             pages += resident
-            pids += [child for child in children if child != without]
-        return pages * self._page / 2**20
+            pids += children
+        return pages * self._page / 2**20, frozenset(pids)
 
     def _meminfo(self) -> dict[str, int]:
         """Bytes of MemTotal and MemAvailable, as far as the kernel says them."""

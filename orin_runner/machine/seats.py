@@ -1,24 +1,20 @@
 """Where the replicas of a model run: which GPUs each of them has, or which CPUs.
 
-The parent process must not open a GPU, so all that is known here of GPUs is what ``nvidia-smi`` says.
+The parent process must not open a GPU, so all that is known here of GPUs is what their driver says (``nvml``).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from orin_runner.errors import UserError
 from orin_runner.machine.memory_formula import MIB
+from orin_runner.machine.nvml import VISIBLE, Nvml
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-QUERY = ("--query-gpu=index,uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits")
-PATIENCE_S = 30
-"""Seconds that nvidia-smi may take: with persistence mode off it opens each GPU first."""
 BESIDE_WEIGHTS = 2048 * MIB
 """Device memory that a model needs beside its weights at least: cache, buffers, what CUDA takes."""
 
@@ -60,34 +56,19 @@ class Seat:
         return {VISIBLE: ",".join(self.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if self.gpus else {}
 
 
-def visible_gpus(run: Callable[[Sequence[str]], str] | None = None) -> list[Gpu]:
-    """The NVIDIA GPUs that CUDA would show this process, in its order; empty where ``nvidia-smi`` knows none.
+def visible_gpus(library: Any = None) -> list[Gpu]:
+    """The NVIDIA GPUs that CUDA would show this process, in its order.
+
+    Those without memory of their own, as a Jetson's, are left out; without the driver's library there are none.
 
     Args:
-        run: gives the output of a command; None for the real ``nvidia-smi``.
+        library: NVML's binding; None for the real one.
     """
-    text = (run or _output)(("nvidia-smi", *QUERY))
-    found: dict[str, Gpu] = {}
-    for line in text.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 5 and fields[3].isdigit() and fields[4].isdigit():  # a Jetson's says [N/A]
-            gpu = Gpu(fields[0], fields[2], (int(fields[3]) - int(fields[4])) * MIB)
-            found[fields[0]] = found[fields[1]] = gpu
-    asked = os.environ.get(VISIBLE)
-    if asked is None:
-        return list(dict.fromkeys(found.values()))
-    # As CUDA does it: an entry that it does not know hides all that follow.
-    visible: list[Gpu] = []
-    for entry in asked.split(","):
-        names = [
-            name
-            for name in found
-            if name == entry.strip() or (entry.strip().startswith("GPU-") and name.startswith(entry.strip()))
-        ]
-        if not names:
-            break
-        visible.append(found[names[0]])
-    return visible
+    nvml = Nvml(library)
+    try:
+        return [Gpu(gpu.id, gpu.name, free) for gpu in nvml.visible() if (free := gpu.free()) is not None]
+    finally:
+        nvml.close()
 
 
 def seats(
@@ -108,10 +89,12 @@ def seats(
     n_asked = None if asked_replicas == "auto" else _number("--replicas", asked_replicas)
     if not cuda or not gpus:
         if asked_gpus != "auto":
-            why = "llama.cpp was built without CUDA" if gpus else "nvidia-smi shows no GPU"
+            why = "llama.cpp was built without CUDA" if gpus else "the NVIDIA driver shows no GPU"
             raise UserError(f"--gpus {asked_gpus}: {why}", "leave --gpus out")
         if cuda and n_asked not in (None, 1):
-            raise UserError(f"--replicas {n_asked}: nvidia-smi shows no GPU for each of them", "leave --replicas out")
+            raise UserError(
+                f"--replicas {n_asked}: the NVIDIA driver shows no GPU for each of them", "leave --replicas out"
+            )
         return _cpu_seats(n_asked or 1)
     chosen = _chosen(gpus, asked_gpus)
     size = _group_size(chosen, weights)
@@ -189,15 +172,3 @@ def _name(kind: str, ids: Sequence[str]) -> str:
         f"{ids[0]} to {ids[-1]}" if list(ids) == run and len(ids) > 2 else " and ".join([", ".join(ids[:-1]), ids[-1]])
     )
     return f"{kind}s {which}"
-
-
-def _output(command: Sequence[str]) -> str:
-    program = shutil.which(command[0])
-    if program is None:
-        return ""
-    try:
-        return subprocess.run(
-            [program, *command[1:]], capture_output=True, text=True, check=False, timeout=PATIENCE_S
-        ).stdout
-    except (subprocess.TimeoutExpired, OSError):
-        return ""

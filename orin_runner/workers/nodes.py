@@ -42,6 +42,7 @@ class Found:
         digest: of its file (``GGUFFile.digest``).
         seats: where its replicas would run; ``why`` there, in one line.
         n_cpus, available: CPUs and bytes of memory that they share.
+        boot: which machine it is, until that is started again.
     """
 
     digest: str
@@ -49,6 +50,7 @@ class Found:
     why: str
     n_cpus: int
     available: int
+    boot: str
 
 
 def look(connection: Connection, asked: Look) -> None:
@@ -57,11 +59,16 @@ def look(connection: Connection, asked: Look) -> None:
         file = GGUFFile.open(asked.model)
         digest = file.digest()
         found, why = seats_here(file, asked.gpus, asked.replicas)
-        connection.send(Found(digest, found, why, cpu_threads(), HostMemory().available()[0]))
+        connection.send(Found(digest, found, why, cpu_threads(), HostMemory().available()[0], boot_id()))
     except UserError as error:
         connection.send(Refused(error.message, error.hint))
     except OSError as error:
         connection.send(Refused(os_error_line(error), None))
+
+
+def boot_id() -> str:
+    """What tells this machine from others, as its kernel makes it up each time that it starts."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def seats_here(file: GGUFFile, gpus: str, replicas: str) -> tuple[list[Seat], str]:
@@ -145,6 +152,7 @@ def places_of(cluster: Cluster, node: Node, model: Path, found: Found) -> Sequen
             model,
             threads_of(seat, n_cpus, len(found.seats)),
             memory_of(seat, found.available),
+            seat.gpus if found.boot == boot_id() else None,
         )
         for seat in found.seats
     ]

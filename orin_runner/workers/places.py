@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ class Place:
         model: the GGUF there.
         n_threads: CPU threads.
         memory: bytes to plan for where several share a memory; None for what is free.
+        gpus: ids of its GPUs, of this machine's; empty for the CPU, or for whatever llama.cpp finds; None where it is
+            on another machine.
     """
 
     name: str
@@ -31,11 +33,18 @@ class Place:
     model: Path
     n_threads: int
     memory: int | None
+    gpus: tuple[str, ...] | None
 
     def job(self, job: Job) -> Job:
         """``job``, to be done here."""
         memory = self.memory if job.device_bytes is None else job.device_bytes
         return replace(job, model=self.model, n_threads=self.n_threads, device_bytes=memory)
+
+
+def gpus_here(places: Iterable[Place]) -> list[str] | None:
+    """Ids of this machine's GPUs that ``places`` have; empty for whatever llama.cpp finds, None where none is here."""
+    here = [place.gpus for place in places if place.gpus is not None]
+    return [gpu for gpus in here for gpu in gpus] if here else None
 
 
 def threads_of(seat: Seat, n_cpus: int, n_seats: int) -> int:
@@ -58,6 +67,7 @@ def places_here(model: Path, seats: list[Seat]) -> list[Place]:
             model,
             threads_of(seat, n_cpus, len(seats)),
             memory_of(seat, available),
+            seat.gpus,
         )
         for seat in seats
     ]

@@ -13,5 +13,11 @@ def row(part: int, seconds: float, **changes: Any) -> dict[str, Any]:
     return {**base, **dict.fromkeys(("host_mib", "machine_mib", "gpu_mib", "watts")), **changes}
 
 
+def gpu(number: str, **changes: Any) -> dict[str, Any]:
+    """An entry of ``gpus``: a card of which nothing is known but what is given."""
+    counters = ("mib", "own_mib", "watts", "load", "sm_mhz", "celsius", "throttled")
+    return {"id": number, "name": "card", **dict.fromkeys(counters), **changes}
+
+
 def sample(part: int, seconds: float, **changes: Any) -> Sample:
     return Sample.parse(json.dumps(row(part, seconds, **changes)).encode())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.report.charts import MAX_POINTS, axis_top, charts, lines, throughput
-from tests.support.samples import sample
+from eval.report.charts import MAX_POINTS, Drawn, axis_top, charts, lines, throughput
+from tests.support.samples import gpu, sample
 
 
 def area(line: list[tuple[float, float]]) -> float:
@@ -73,9 +73,39 @@ def test_charts_share_axes_and_leave_out_what_nobody_knows() -> None:
     two = lines([sample(0, 0.0, host_mib=20.0), sample(0, 5.0, host_mib=25.0)], unified=False)
     memory, power = charts([one, None, two])
     assert (memory["key"], memory["top"], memory["seconds"]) == ("host_mib", 80.0, 10.0)
-    assert memory["lines"] == [(0, "0.0,125.0 1000.0,62.5"), (2, "0.0,750.0 500.0,687.5")]
-    assert (power["key"], power["top"], [number for number, _ in power["lines"]]) == ("watts", 50.0, [0])
+    first, third = Drawn(0, "", 0, "0.0,125.0 1000.0,62.5"), Drawn(2, "", 2, "0.0,750.0 500.0,687.5")
+    assert memory["lines"] == [first, third]
+    assert (power["key"], power["top"], [line.run for line in power["lines"]]) == ("watts", 50.0, [0])
     assert charts([None, None]) == []
+
+
+def test_each_gpu_has_its_line() -> None:
+    """In place of the total; what one of them does not know is a gap in its own line alone."""
+    watts = [(5.0, 1.0), (6.0, None), (7.0, 3.0), (8.0, 4.0)]
+    samples = [
+        sample(0, float(t), watts=None if two is None else one + two, gpus=[gpu("0", watts=one), gpu("3", watts=two)])
+        for t, (one, two) in enumerate(watts)
+    ]
+    found = lines(samples, unified=False)
+    assert found is not None
+    assert found["gpus"] == [
+        {"name": "GPU 0", "lines": {"watts": [[(0.0, 5.0), (1.0, 6.0), (2.0, 7.0), (3.0, 8.0)]]}},
+        {"name": "GPU 3", "lines": {"watts": [[(2.0, 3.0), (3.0, 4.0)]]}},
+    ]
+    (power,) = charts([found])
+    assert (power["title"], power["top"]) == ("Power", 8.0)
+    assert [(line.gpu, line.colour) for line in power["lines"]] == [("GPU 0", 0), ("GPU 3", 1)]
+    (power,) = charts([None, found])
+    assert [(line.run, line.gpu, line.colour) for line in power["lines"]] == [(1, "GPU 0", 1), (1, "GPU 3", 1)]
+
+
+def test_a_gpu_that_came_with_a_later_part_begins_there() -> None:
+    """A run that was resumed on another card."""
+    samples = [sample(0, float(t), gpus=[gpu("0", celsius=40.0)]) for t in range(3)]
+    samples += [sample(1, float(t), gpus=[gpu("0", name="other", celsius=50.0)]) for t in range(3)]
+    found = lines(samples, unified=False)
+    assert found is not None
+    assert [[line[0][0] for line in each["lines"]["gpu_celsius"]] for each in found["gpus"]] == [[0.0], [2.0]]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.03, 1.0, 1.01, 9.99, 10.0, 99.0, 13763.0, 28713.0])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
 import pytest
 
-from eval.runs.meter import Meter
+from eval.runs.meter import INTERVAL, Meter
 from eval.runs.samples import read_samples
+from orin_runner.machine.nvml import GpuReading
 from orin_runner.machine.sensors import Reading, Sensors
 from tests.support.waiting import until
 
@@ -55,8 +57,22 @@ def test_a_meter_writes_where_the_run_is(tmp_path: Path) -> None:
     assert sensors.closed
 
 
+def test_readings_are_numbers_of_one_decimal(tmp_path: Path) -> None:
+    """Those of each GPU, too; what is no number is not known."""
+    path = tmp_path / "samples.jsonl"
+    gpu = GpuReading("0", "card", 1.26, None, math.nan, 99.99, math.inf, -3.04, ("thermal",))
+    with Meter(path, Scripted(Reading(1.04, 2.0, math.nan, None, (gpu,))), interval=1e6, elsewhere=True):
+        pass
+    first, _ = read_samples(path)
+    assert first.reading == Reading(
+        1.0, 2.0, None, None, (GpuReading("0", "card", 1.3, None, None, 100.0, None, -3.0, ("thermal",)),)
+    )
+    assert first.elsewhere
+
+
 def test_a_meter_samples_by_itself(tmp_path: Path) -> None:
-    """While nobody calls it; and no more once it has ended."""
+    """While nobody calls it, twice a second; and no more once it has ended."""
+    assert INTERVAL == 0.5
     path = tmp_path / "samples.jsonl"
     with Meter(path, Scripted(seconds=0.02), interval=0.001) as meter:
         until(lambda: len(read_samples(path)) > 5)

@@ -1,12 +1,17 @@
-"""Samples as they are read again, damaged or not, and what all of them come to."""
+"""Samples as they are read again, damaged or not, of this version or an older one."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from eval.runs.samples import read_samples, summary
-from tests.support.samples import row, sample
+import pytest
+
+from eval.runs.samples import Sample, read_samples
+from orin_runner.machine.nvml import GpuReading
+from orin_runner.machine.sensors import Reading
+from tests.support.samples import gpu, row, sample
 
 
 def test_a_line_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
@@ -25,35 +30,31 @@ def test_damaged_samples_cost_nothing_but_themselves(tmp_path: Path) -> None:
         assert [sample.seconds for sample in read_samples(path)] == [0.0, 2.0]
 
 
-def test_energy_is_power_times_time_where_power_is_known() -> None:
-    """10 W rising to 30 W in 2 s, then 1 s unknown on both sides of a gap, then in another part 40 W for 3 s."""
-    samples = [
-        sample(0, 0.0, watts=10.0, host_mib=5.0),
-        sample(0, 2.0, watts=30.0, host_mib=9.0, gpu_mib=7.0),
-        sample(0, 3.0, machine_mib=11.0),
-        sample(0, 4.0, watts=50.0),
-        sample(1, 0.0, watts=40.0),
-        sample(1, 3.0, watts=40.0),
-    ]
-    found = summary(samples, power_source="here")
-    assert found == {
-        "samples": 6,
-        "seconds": 7.0,
-        "unified": False,
-        "peak_host_mib": 9.0,
-        "peak_machine_mib": 11.0,
-        "peak_gpu_mib": 7.0,
-        "peak_watts": 50.0,
-        "mean_watts": 32.0,  # 160 J in 5 s
-        "joules": 160.0,
-        "power_seconds": 5.0,
-        "power_source": "here",
-    }
+def test_each_gpu_comes_back_as_it_was_written() -> None:
+    """With all that is known of it, and all that is not."""
+    known = GpuReading("0", "card", 10.5, 9.0, 300.1, 97.0, 1755.0, -3.0, ("thermal", "power cap"))
+    reading = Reading(1.0, None, 10.5, None, (known, GpuReading("1", "other")))
+    written = replace(sample(1, 2.0, elsewhere=True), reading=reading)
+    assert Sample.parse(written.line()) == written
 
 
-def test_what_was_never_read_is_null() -> None:
-    found = summary([sample(0, 0.0), sample(0, 1.0)])
-    assert found is not None
-    names = ("peak_host_mib", "peak_machine_mib", "peak_gpu_mib", "peak_watts", "mean_watts", "joules", "power_source")
-    assert {found[name] for name in names} == {None}
-    assert summary([]) is None
+def test_samples_of_an_older_run_are_read() -> None:
+    """Lines as version 0.1.0 wrote them: totals alone."""
+    line = (
+        b'{"part": 1, "seconds": 3.002, "task": "mmlu", "computed": 9000, "computed_at": 2.5, "done": 7, '
+        b'"host_mib": 812.4, "machine_mib": 9000.0, "gpu_mib": 28713.0, "watts": 312.4}'
+    )
+    found = Sample.parse(line)
+    assert (found.part, found.done, found.elsewhere) == (1, 7, False)
+    assert found.reading == Reading(812.4, 9000.0, 28713.0, 312.4, ())
+
+
+@pytest.mark.parametrize(
+    "gpus",
+    [7, [7], [{}], [{"id": 0, "name": "card"}], [gpu("0", mib="1")], [gpu("0", watts=1e19)], [gpu("0", throttled=1)]],
+)
+def test_a_gpu_that_is_none_makes_no_sample(tmp_path: Path, gpus: object) -> None:
+    """The line is left out, as any that is damaged."""
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(row(0, float(t), gpus=gpus if t == 1 else [])) + "\n" for t in range(3)))
+    assert [sample.seconds for sample in read_samples(path)] == [0.0, 2.0]

@@ -1,28 +1,16 @@
-"""Where replicas run: made lists of GPUs as nvidia-smi prints them, and this machine's CPUs."""
+"""Where replicas run: made lists of GPUs as NVML has them, and this machine's CPUs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import pytest
 
 from orin_runner.errors import UserError
 from orin_runner.machine.seats import BESIDE_WEIGHTS, Gpu, seats, visible_gpus
+from tests.support.nvml import FakeNvml, gpu
 
 GIB = 1 << 30
-LINES = """0, GPU-aaaa1111, NVIDIA H100 80GB HBM3, 81559, 4
-1, GPU-bbbb2222, NVIDIA H100 80GB HBM3, 81559, 40004
-2, GPU-cccc3333, NVIDIA H100 80GB HBM3, 81559, 4
-"""
-
-
-def smi(text: str):
-    def run(command: Sequence[str]) -> str:
-        assert command[0] == "nvidia-smi"
-        return text
-
-    return run
 
 
 def gpus(n: int, free: int = 80 * GIB) -> list[Gpu]:
@@ -36,6 +24,8 @@ def gpus(n: int, free: int = 80 * GIB) -> list[Gpu]:
         ("2,0", ["2", "0"]),
         ("1", ["1"]),
         ("GPU-cccc", ["2"]),
+        ("1, GPU-aaaa", ["1", "0"]),
+        ("MIG-cccc", []),
         ("0,7,2", ["0"]),  # what follows an unknown one is hidden, as CUDA does it
         ("", []),
         ("-1", []),
@@ -48,15 +38,22 @@ def test_gpus_are_those_that_cuda_would_show(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = visible_gpus(smi(LINES))
+    half = {"total": 81559 << 20, "reserved": 559 << 20, "used": 40000 << 20}
+    library = FakeNvml(gpu(0), gpu(1, memory=half), gpu(2))
+    found = visible_gpus(library)
     assert [gpu.id for gpu in found] == ids
-    assert [gpu.free for gpu in found if gpu.id == "1"] == [41555 << 20] * ("1" in ids)
+    assert [gpu.free for gpu in found if gpu.id == "1"] == [41000 << 20] * ("1" in ids)
+    assert library.opened == 0
 
 
-@pytest.mark.parametrize("text", ["", "No devices were found\n", "0, GPU-x, Orin (nvgpu), [N/A], [N/A]\n", "\0,,,,\n"])
-def test_no_gpu_that_nvidia_smi_can_tell_of(text: str) -> None:
-    """Nothing there, nothing known, nonsense."""
-    assert visible_gpus(smi(text)) == []
+def test_no_gpu_that_the_driver_can_tell_of() -> None:
+    """No driver, no device, one without memory of its own as a Jetson's, one that does not answer."""
+    broken, lost = FakeNvml(gpu(0)), FakeNvml(gpu(0))
+    broken.broken.add("nvmlInit")
+    lost.broken.add("nvmlDeviceGetHandleByIndex")
+    for library in (broken, FakeNvml(), FakeNvml(gpu(0, name="Orin (nvgpu)", memory=None)), lost):
+        assert visible_gpus(library) == []
+        assert library.opened == 0
 
 
 @pytest.mark.parametrize(
@@ -131,8 +128,8 @@ def test_cpus_are_divided() -> None:
         (4, 26, {"asked_gpus": "all"}, "--gpus all is neither auto nor"),
         (4, 26, {"asked_replicas": "-1"}, "--replicas -1 is neither auto nor"),
         (4, 26, {"asked_replicas": "²"}, "--replicas ² is neither auto nor"),
-        (0, 26, {"asked_gpus": "1"}, "--gpus 1: nvidia-smi shows no GPU"),
-        (0, 26, {"asked_replicas": "2"}, "--replicas 2: nvidia-smi shows no GPU for each of them"),
+        (0, 26, {"asked_gpus": "1"}, "--gpus 1: the NVIDIA driver shows no GPU"),
+        (0, 26, {"asked_replicas": "2"}, "--replicas 2: the NVIDIA driver shows no GPU for each of them"),
         (2, 26, {"asked_gpus": "1", "cuda": False}, "--gpus 1: llama.cpp was built without CUDA"),
         (0, 26, {"asked_replicas": "100000", "cuda": False}, "100000 replicas need 100000 CPUs"),
     ],

@@ -1,4 +1,4 @@
-"""The machine's counters: power, memory of the processes, nvidia-smi; nothing is made up where one is missing."""
+"""The machine's counters: power, memory of the processes, the GPUs; nothing is made up where one is missing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 
 from orin_runner.machine.host_memory import HostMemory
 from orin_runner.machine.jetson_rails import Rails
-from orin_runner.machine.nvidia_smi import NvidiaSmi
 from orin_runner.machine.sensors import find_sensors
+from tests.support.nvml import FakeNvml, gpu
 from tests.support.rails import AGX_ORIN, rails
-from tests.support.waiting import until
 
 NX_ORIN = {"1-0040": [("VDD_IN", 5000, 1200), ("VDD_CPU_GPU_CV", 5000, 400), ("VDD_SOC", 5000, 300)]}
 
@@ -56,16 +55,15 @@ def process(proc: Path, pid: int, pages: int, tasks: dict[int, str]) -> None:
 
 
 def test_the_whole_tree_of_processes_is_counted(tmp_path: Path) -> None:
-    """Children of every thread and theirs; one that has just ended counts for nothing, the measuring tool neither."""
+    """Children of every thread and theirs; one that has just ended counts for nothing."""
     process(tmp_path, 10, 1000, {10: "20 ", 11: "30 99 "})
     process(tmp_path, 20, 200, {20: "40 "})
     process(tmp_path, 30, 30, {30: ""})
     process(tmp_path, 40, 4, {40: ""})
     memory, page = HostMemory(tmp_path, 10), os.sysconf("SC_PAGE_SIZE") / 2**20
-    assert memory.processes() == pytest.approx(1234 * page)
-    assert memory.processes(without=30) == pytest.approx(1204 * page)
+    assert memory.processes() == (pytest.approx(1234 * page), {10, 20, 30, 40, 99})
     (tmp_path / "10" / "task" / "10" / "children").unlink()
-    assert memory.processes() is None, "a kernel that lists no children: one process is not all"
+    assert memory.processes() == (None, frozenset()), "a kernel that lists no children: one process is not all"
 
 
 def test_the_machines_memory_is_what_is_not_available(tmp_path: Path) -> None:
@@ -78,99 +76,83 @@ def test_the_machines_memory_is_what_is_not_available(tmp_path: Path) -> None:
 def test_this_machines_memory() -> None:
     """The real ``/proc``: a child that takes 96 MiB is seen, and ends being seen."""
     memory = HostMemory()
-    before = memory.processes()
+    before, _ = memory.processes()
     code = "x = bytearray(b'x') * (96 << 20); print('there', flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     child.stdout.readline()
-    during = memory.processes()
+    during, pids = memory.processes()
     child.communicate("\n")
-    after = memory.processes()
+    after, _ = memory.processes()
     assert before is not None
     assert during is not None
     assert after is not None
+    assert {os.getpid(), child.pid} <= pids
     assert during - before > 96
     assert during - after > 96
     assert (memory.machine() or 0) > 0
 
 
-def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *printed: str, then: str = "exec sleep 600") -> Path:
-    """A program of this name first on PATH; it keeps its arguments in the file returned."""
-    folder.mkdir()
-    said = folder / "arguments"
-    lines = "\n".join(f"echo '{line}'" for line in printed)
-    (folder / "nvidia-smi").write_text(f'#!/bin/sh\necho "$@" > {said}\n{lines}\necho > {folder}/done\n{then}\n')
-    (folder / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    return said
+def test_totals_are_those_of_the_runs_gpus(tmp_path: Path) -> None:
+    """Memory of the fullest, power of both together; of the third, which the run does not use, nothing."""
+    library = FakeNvml(
+        gpu(0, memory={"total": 90 << 30, "reserved": 0, "used": 10 << 30}, power=300_500),
+        gpu(1, memory={"total": 90 << 30, "reserved": 0, "used": 80 << 30}, power=1),
+        gpu(2, memory={"total": 90 << 30, "reserved": 0, "used": 30 << 30}, power=200_000),
+    )
+    sensors = find_sensors(cuda=True, gpus=["2", "0"], ina3221=tmp_path / "nowhere", library=library)
+    reading = sensors.read()
+    assert [each.id for each in reading.gpus] == ["0", "2"]
+    assert (reading.gpu_mib, reading.watts, sensors.power_source) == (30 << 10, 500.5, "NVML GPU 0 + GPU 2")
+    sensors.close()
+    assert library.opened == 0
+    assert sensors.failure is None
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("28713, 312.45", (28713.0, 312.45)),
-        ("28713, [N/A]", (28713.0, None)),
-        ("[Not Supported], 7.5", (None, 7.5)),
-        ("Unable to determine the device handle", (None, None)),
-    ],
-)
-def test_nvidia_smi_is_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: tuple[float | None, float | None]
-) -> None:
-    """Its last whole line counts; what it does not know is None."""
-    said = nvidia_smi(tmp_path / "bin", monkeypatch, "1, 2", line)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    found = NvidiaSmi.find()
-    assert found is not None
-    try:
-        until((tmp_path / "bin" / "done").exists)
-        assert found.read() == expected
-        assert found.read() == expected, "nothing new: the last line still holds"
-    finally:
-        found.close()
-    query = "--query-gpu=memory.used,power.draw --format=csv,noheader,nounits -lms 1000 -i 3"
-    assert said.read_text().split() == query.split()
-    with pytest.raises(ProcessLookupError):
-        os.kill(found.pid, 0)
+@pytest.mark.parametrize("unknown", [{"power": None}, {"memory": None}])
+def test_a_total_of_a_part_is_none(tmp_path: Path, unknown: dict) -> None:
+    """One of two GPUs knows nothing of it: what the other says is not the run's."""
+    sensors = find_sensors(cuda=True, gpus=["0", "1"], ina3221=tmp_path, library=FakeNvml(gpu(0), gpu(1, **unknown)))
+    reading = sensors.read()
+    assert (reading.watts is None, reading.gpu_mib is None) == ("power" in unknown, "memory" in unknown)
+    first, second = reading.gpus
+    assert (first.watts, first.mib) == (312.45, 20_000)
+    assert (second.watts is None, second.mib is None) == ("power" in unknown, "memory" in unknown)
+    assert sensors.failure is None, "what a device does not know is no failure"
 
 
-def test_what_nvidia_smi_said_long_ago_is_not_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has ended, or hangs: its last line holds for some seconds, not for ever."""
-    nvidia_smi(tmp_path / "bin", monkeypatch, "5, 6", then="exit 3")
-    now = 100.0
-    found = NvidiaSmi(str(tmp_path / "bin" / "nvidia-smi"), clock=lambda: now)
-    try:
-        until((tmp_path / "bin" / "done").exists)
-        assert found.read() == (5.0, 6.0)
-        now = 103.0
-        assert found.read() == (5.0, 6.0)
-        now = 106.0
-        assert found.read() == (None, None)
-    finally:
-        found.close()
+def test_a_run_that_names_no_gpu_has_those_that_cuda_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the driver knows a GPU and not its memory."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    sensors = find_sensors(cuda=True, ina3221=tmp_path, library=FakeNvml(gpu(0), gpu(1, memory=None)))
+    assert [each.id for each in sensors.read().gpus] == ["1"]
 
 
-def test_which_sensors_a_run_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nvidia-smi only where the run computes on a GPU that is no Jetson's."""
-    said = nvidia_smi(tmp_path / "bin", monkeypatch, "28713, 312.45")
+def test_which_sensors_a_run_has(tmp_path: Path) -> None:
+    """NVML only where the run computes on a GPU of this machine that is no Jetson's."""
     nowhere, jetson = tmp_path / "nowhere", rails(tmp_path / "sys", AGX_ORIN)
-    for cuda, folder, power, source in (
-        (False, nowhere, None, None),
-        (True, jetson, 27.2, "INA3221 VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"),
+    library = FakeNvml(gpu(0))
+    library.broken.add("nvmlInit")
+    for cuda, gpus, folder, power, source in (
+        (False, [], nowhere, None, None),
+        (True, None, nowhere, None, None),
+        (True, [], jetson, 27.2, "INA3221 VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"),
     ):
-        sensors = find_sensors(cuda=cuda, ina3221=folder)
-        assert sensors.gpu is None
+        sensors = find_sensors(cuda=cuda, gpus=gpus, ina3221=folder, library=library)
         reading = sensors.read()
         sensors.close()
         assert (reading.gpu_mib, reading.watts, sensors.power_source) == (None, power, source)
+        assert (reading.gpus, sensors.failure) == ((), None), "NVML was not asked"
         assert (reading.host_mib or 0) > 0
         assert (reading.machine_mib or 0) > 0
-    assert not said.exists()
-    sensors = find_sensors(cuda=True, ina3221=nowhere)
-    until((tmp_path / "bin" / "done").exists)
+    sensors = find_sensors(cuda=True, ina3221=nowhere, library=library)
     reading = sensors.read()
     sensors.close()
-    assert (reading.gpu_mib, reading.watts, sensors.power_source) == (28713, 312.45, "nvidia-smi power.draw")
-    monkeypatch.setenv("PATH", str(nowhere))
-    sensors = find_sensors(cuda=True, ina3221=nowhere)
-    assert (sensors.read().watts, sensors.power_source) == (None, None)
+    assert (reading.watts, reading.gpus, sensors.power_source) == (None, (), None)
+    assert sensors.failure == "NVML: GPU is lost"
+
+
+def test_sensors_import_neither_the_binding_nor_llama_cpp() -> None:
+    """A run on a CPU does without the one, a report without both."""
+    code = "import sys, orin_runner.machine.sensors; print({'pynvml', 'llama_cpp'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -19,14 +19,14 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.workers.cluster import Cluster
 from orin_runner.workers.cluster_messages import Node
 from orin_runner.workers.messages import Job, Refused
-from orin_runner.workers.nodes import Found, Look, check_versions, checked, look, places_of, places_on
+from orin_runner.workers.nodes import Found, Look, boot_id, check_versions, checked, look, places_of, places_on
 from orin_runner.workers.process import Function, Process, WorkerProcess
 from orin_runner.workers.relay import versions
 
 NODE = Node("1", "node 10.0.0.2", 2, 0)
 GIB = 1 << 30
 MODEL = Path("/models/m.gguf")
-FOUND = Found("digest", [Seat("this machine")], "", 8, 4 * GIB)
+FOUND = Found("digest", [Seat("this machine")], "", 8, 4 * GIB, boot_id())
 
 
 def looked(asked: Look) -> Found | Refused:
@@ -139,6 +139,9 @@ def test_replicas_of_a_node_are_pinned_and_share_what_it_has() -> None:
         ("node 10.0.0.2, GPU 0", 4, None),
         ("node 10.0.0.2, GPU 1", 4, None),
     ]
+    assert [place.gpus for place in places] == [("0",), ("1",)], "the node is this machine"
+    places = places_of(cast("Cluster", here), node, MODEL, replace(found, boot="another"))
+    assert [place.gpus for place in places] == [None, None]
     process = places[1].spawn(look)
     process.kill()
     process.close(1)
