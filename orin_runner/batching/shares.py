@@ -20,8 +20,10 @@ AWAY_COST = 0.1
 """What each token that a cut is away from where it should be costs, in tokens that are computed again."""
 TEXT_SHARE = 0.25
 """Length of a greedy text that nobody has seen yet, as a share of the longest allowed."""
-FIRST_PIECE = 0.5
-"""A worker is given this share of what is left of its stretch: the later pieces are smaller, and can be taken over."""
+FIRST_PIECE = 2 / 3
+"""A worker is given this share of what is left of its stretch: the later pieces are smaller, and can be taken over.
+Each piece costs a GPU a tenth of a second in which it is not full; larger ones could not be done in time by a worker
+that is half as fast as the other."""
 LEAST_PIECE = 1 / 64
 """The last pieces are this share of a stretch: so much later than the others may one of equal workers end."""
 LEAST_TEXT_PIECE = 1 / 16

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orin_runner.cli.launch import QUANTIZED
+from orin_runner.cli.launch import QUANTIZED, plan_here
 from orin_runner.cli.options import Json
 from orin_runner.console import GIB, Notes, print_table, say, say_json
 from orin_runner.errors import UserError
@@ -18,7 +18,6 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import FIRST_THREADS, DataCheck, Evidence, Proof, Verdict, examine
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.workers.messages import Job
-from orin_runner.workers.supervisor import planned
 from orin_runner.workers.vocabulary import own_tokenizer
 
 GENERAL = "general."
@@ -79,7 +78,7 @@ def try_out(file: GGUFFile, notes: Notes, *, verify: bool) -> Findings:
     except UserError as error:
         refused.append(str(error))
     try:
-        plan, fitting = planned(Job.of(file, []), notes.warn)
+        plan, fitting = plan_here(notes, file, Job.of(file, []))
         if not fitting:
             refused.append(f"it does not fit into this machine's memory: {plan.advice}")
     except UserError as error:

@@ -26,7 +26,7 @@ from orin_runner.workers.messages import Job, Loaded
 from orin_runner.workers.nodes import places_on, seats_here
 from orin_runner.workers.places import Place, places_here
 from orin_runner.workers.replicas import Replica, Replicas
-from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
+from orin_runner.workers.supervisor import DoesNotFitError, Supervisor, planned
 
 F16_COMPUTE = "GGML_CUDA_CUBLAS_COMPUTE_TYPE"
 QUANTIZED = "--allow-quantized runs it for comparison; else convert the original checkpoint"
@@ -160,6 +160,18 @@ def chosen_places(notes: Notes, file: GGUFFile, gpus: str, replicas: str, ray: s
         yield places
 
 
+def plan_here(
+    notes: Notes, file: GGUFFile, job: Job, gpus: str = "auto", replicas: str = "auto"
+) -> tuple[MemoryPlan, int]:
+    """The plan of the first replica that ``eval`` would start on this machine, as ``planned`` returns it.
+
+    Raises:
+        UserError: as ``chosen_places`` and ``planned``.
+    """
+    with chosen_places(notes, file, gpus, replicas, None) as where:
+        return planned(where[0].job(job), notes.warn, where[0].spawn)
+
+
 def model_line(file: GGUFFile) -> str:
     """Layout, types and proof of a GGUF in one line."""
     sizes = sorted(file.tensor_types.items(), key=lambda item: -item[1][1])
@@ -175,9 +187,10 @@ def model_line(file: GGUFFile) -> str:
 def offload_lines(loaded: Loaded, file: GGUFFile) -> list[str]:
     """Where the layers are, and what the F16 products are computed in (``GGML_CUDA_CUBLAS_COMPUTE_TYPE``)."""
     gpus = [device for device in loaded.devices if device.is_gpu]
+    on = " and ".join([", ".join(gpu.name for gpu in gpus[:-1]), gpus[-1].name][len(gpus) < 2 :]) if gpus else ""
     if not gpus:
         return [f"llama.cpp {llama.version()} was built without a GPU backend: computing on the CPU"]
-    line = f"{loaded.gpu_layers} of {loaded.n_layers} layers on {gpus[0].name} ({gpus[0].description})"
+    line = f"{loaded.gpu_layers} of {loaded.n_layers} layers on {on} ({gpus[0].description})"
     if loaded.gpu_layers < loaded.n_layers:
         line += f": THE OTHER {loaded.n_layers - loaded.gpu_layers} RUN ON THE CPU"
     lines = [line]
@@ -191,10 +204,16 @@ def offload_lines(loaded: Loaded, file: GGUFFile) -> list[str]:
 def plan_lines(plan: MemoryPlan) -> list[str]:
     """One line: does it fit, with what settings; one more where it does not."""
     settings = plan.settings
-    two = "two contexts of " if plan.n_contexts == 2 else ""
+    several = f"{plan.n_contexts} contexts of " if plan.n_contexts > 1 else ""
+    taken = f"{plan.total / MIB:,.0f} of {plan.device.available / MIB:,.0f} MiB"
+    if plan.columns:
+        taken = ", ".join(
+            f"{column.name} {column.layers} layers and {column.total / MIB:,.0f} of {column.available / MIB:,.0f} MiB"
+            for column in plan.columns
+        )
     line = (
-        f"memory plan for {plan.device.name}: {plan.total / MIB:,.0f} of {plan.device.available / MIB:,.0f} MiB; "
-        f"{two}n_ctx {settings.n_cells}, n_batch {settings.n_batch}, n_ubatch {settings.n_ubatch}, "
+        f"memory plan for {plan.device.name}: {taken}; {several}"
+        f"n_ctx {settings.n_cells}, n_batch {settings.n_batch}, n_ubatch {settings.n_ubatch}, "
         f"{settings.n_seq} sequences, {settings.n_outputs} outputs; longest request {plan.longest} tokens"
     )
     return [line] if plan.fits else [line, f"does not fit: {plan.advice}"]

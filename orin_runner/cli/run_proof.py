@@ -14,6 +14,7 @@ from eval.runs.writer import RunWriter
 from orin_runner.cli.result import write_report
 from orin_runner.console import Notes
 from orin_runner.errors import RunError, UserError
+from orin_runner.machine.devices import shares_memory
 from orin_runner.model.proof import BESIDE_NICENESS, FIRST_THREADS, REDO, DataCheck, Evidence, Proof, Verdict
 
 
@@ -27,6 +28,9 @@ class RunProof:
             unread; None decides.
         mixes: whether the run's answers will stand beside those of another.
 
+    Attributes:
+        comes_first: whether all data is proven before the first answer, or there is none.
+
     Raises:
         UserError: ``verify``, and nothing says what the data must be.
     """
@@ -35,13 +39,13 @@ class RunProof:
         if verify and not evidence.tensors:
             raise UserError(f"{evidence.path} cannot be verified: {evidence.verdict.detail}", REDO)
         self._notes, self._path = notes, evidence.path
-        self._first = bool(evidence.tensors) and (mixes if verify is None else verify)
+        self.comes_first = bool(evidence.tensors) and (mixes if verify is None else verify)
         self._beside = bool(evidence.tensors) and verify is None and not mixes
-        self._check = DataCheck(evidence)
+        self._check = DataCheck(evidence, keep_cached=not shares_memory())
         self._writer: RunWriter | None = None
 
     def __enter__(self) -> RunProof:
-        if self._first:
+        if self.comes_first:
             self._check.start(FIRST_THREADS)
         return self
 

@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
+from orin_runner.machine.device_memory import DeviceMemory, GpuMemory
 from orin_runner.machine.host_memory import HostMemory
 from orin_runner.machine.memory_formula import MIB
-from orin_runner.machine.memory_plan import DeviceMemory
 from orin_runner.model import llama
 
 KNOWN = {
@@ -28,10 +28,10 @@ GIVEN = "as given"
 
 
 def present_device(device_bytes: int | None = None) -> DeviceMemory:
-    """The device a run would use on this machine: its first GPU, else its CPU.
+    """What a run would use on this machine: the GPUs that are visible to it, else its CPU.
 
     Args:
-        device_bytes: plan for this much instead of what is free.
+        device_bytes: plan for this much instead of what is free; of several GPUs, on each.
     """
     gpus = [device for device in llama.devices() if device.is_gpu]
     host, source = HostMemory().available()
@@ -39,12 +39,23 @@ def present_device(device_bytes: int | None = None) -> DeviceMemory:
         available, note = (host, source) if device_bytes is None else (device_bytes, GIVEN)
         return DeviceMemory("CPU", available, unified=True, cuda=False, present=True, note=note)
     gpu = gpus[0]
-    unified = Path("/etc/nv_tegra_release").exists()
+    unified = shares_memory()
     # On an integrated GPU the driver's free memory is the host's.
     free, source = (host, source) if unified else (gpu.free, "free, as the driver reports")
     name = f"{gpu.name} ({gpu.description})"
+    if len(gpus) > 1:
+        each = tuple(GpuMemory(gpu.name, gpu.free if device_bytes is None else device_bytes) for gpu in gpus)
+        name = f"{', '.join(gpu.name for gpu in gpus)} ({gpu.description})"
+        note = "free, as the driver reports" if device_bytes is None else f"{GIVEN}, on each"
+        available = sum(gpu.available for gpu in each)
+        return DeviceMemory(name, available, unified=False, cuda=True, present=True, note=note, gpus=each)
     available, note = (free, source) if device_bytes is None else (device_bytes, GIVEN)
     return DeviceMemory(name, available, unified=unified, cuda=True, present=True, note=note)
+
+
+def shares_memory() -> bool:
+    """Whether this machine's GPU shares its memory, as a Jetson's does: the file is L4T's."""
+    return Path("/etc/nv_tegra_release").exists()
 
 
 def cpu_threads() -> int:

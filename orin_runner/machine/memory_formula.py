@@ -55,7 +55,7 @@ def context_bytes(file: GGUFFile, settings: ContextSettings) -> Simulated:
     logits = min(n_tokens, settings.n_outputs) * F32_BYTES * (file.n_vocab + n_embd)
     return Simulated(
         kv=cell_values * KV_BYTES[settings.kv_type] * settings.n_cells,
-        compute_device=mask + max(layers, logits),
+        compute=(mask + max(layers, logits),),
         compute_host=mask + n_tokens * F32_BYTES * n_embd,
     )
 

@@ -11,7 +11,9 @@ Everything a run allocates is one of a plan's terms:
 * CUDA: what the driver, cuBLAS and the pool take beside llama.cpp's buffers.
 * program: this program, its tokens, and copies of output rows while they are scored.
 
-A second context takes its cache, buffers, rows and pool once more, and cuBLAS's workspace. The sizes themselves are
+A further context takes its cache, buffers, rows and pool once more, and cuBLAS's workspace. Where the layers are
+divided over several GPUs (``layer_split``), each has its part of weights and cache, and buffers, pool and CUDA of its
+own: the plan has a column for each, and all must fit. The sizes themselves are
 ``memory_formula``'s. This module knows no machine: ``devices`` says what is here.
 """
 
@@ -25,6 +27,8 @@ from typing import Any
 
 from orin_runner.batching.packer import Budget
 from orin_runner.batching.tree import TokenTree
+from orin_runner.machine.device_memory import DeviceMemory
+from orin_runner.machine.layer_split import ModelBytes, split_of
 from orin_runner.machine.memory_formula import FORMULA, MIB, context_bytes, cuda_bytes, output_bytes, program_bytes
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import LLAMA_MAX_SEQ, ContextSettings, Simulated
@@ -36,9 +40,14 @@ UBATCHES = {True: (1024, 512, 256), False: (512, 256)}
 """Ubatch sizes by preference, on a GPU and on a CPU. From 1,024 tokens llama.cpp's CUDA attention skips the unused end
 of the cache (``flash_attn_mask_to_KV_max``); below n_seq the compute buffers shrink no further (``sched_reserve``)."""
 BATCHES = (2048, 1024, 512, 256)
-PAIR_BATCH = 1024
-"""Tokens per decode call of two contexts that take turns: one ubatch, so that a submission never waits for the first
-half of its own batch."""
+SCORE_CONTEXTS, TEXT_CONTEXTS, TURN_BATCH = 2, 3, 1024
+"""Contexts that take turns on one GPU where choices are scored and where texts are decoded, and tokens of their decode
+calls: one ubatch, so that a submission never waits for the first half of its own batch."""
+STAGE_CONTEXTS, STAGE_BATCH = 2, 512
+"""Contexts for each GPU that layers are divided over, and tokens of their decode calls: while one GPU computes for one
+context, the others compute for others."""
+MOST_CONTEXTS = 8
+"""Of a run."""
 DECODE_CELLS = 8192
 """Cells for texts being decoded side by side, where memory allows."""
 GPU_HOST_THREADS = 2
@@ -46,27 +55,6 @@ GPU_HOST_THREADS = 2
 
 Simulate = Callable[[ContextSettings], Simulated]
 """llama.cpp's own sizes for settings; see ``orin_runner.model.llama.simulate``."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """What a plan is made for.
-
-    Attributes:
-        name: as shown.
-        available: bytes that the run may take.
-        unified: one memory for device and host.
-        cuda: computing with CUDA.
-        present: it is this machine's, so that llama.cpp can simulate.
-        note: where ``available`` comes from.
-    """
-
-    name: str
-    available: int
-    unified: bool
-    cuda: bool
-    present: bool
-    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +66,14 @@ class Needs:
         row_share: output rows per computed token, at most 1.
         generated: whether texts may have to be decoded, many at once.
         tokens: tokens of all requests, which the host holds.
-        divisible: two contexts can share the tree.
+        n_parts: contexts that can share the tree, at most ``MOST_CONTEXTS``.
     """
 
     longest: int
     row_share: float = 0.0
     generated: bool = False
     tokens: int = 0
-    divisible: bool = False
+    n_parts: int = 1
 
 
 def needs_of(requests: Sequence[Request]) -> Needs:
@@ -106,8 +94,34 @@ def needs_of(requests: Sequence[Request]) -> Needs:
         row_share=rows / max(fresh + tree.n_unique, 1),
         generated=any(isinstance(request, GenerateRequest) for request in requests),
         tokens=tokens,
-        divisible=bool(tree.cuts(2)),
+        n_parts=1 + len(tree.cuts(MOST_CONTEXTS)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a plan takes of one of several GPUs.
+
+    Attributes:
+        name, available: those of the GPU.
+        layers: how many are on it.
+        terms: bytes by name.
+    """
+
+    name: str
+    available: int
+    layers: int
+    terms: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes taken."""
+        return sum(self.terms.values())
+
+    @property
+    def remaining(self) -> int:
+        """Bytes left; negative where it does not fit."""
+        return self.available - self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +131,7 @@ class MemoryPlan:
     Attributes:
         device: what the plan is made for.
         settings: a context's sizes.
-        n_contexts: contexts of these sizes, one or two.
+        n_contexts: contexts of these sizes, which take turns.
         terms: bytes by name, in the order they are shown.
         on_device: names of the terms that lie in device memory.
         assumed: names of the terms that are neither simulated nor read from the file.
@@ -125,6 +139,7 @@ class MemoryPlan:
         fits: whether everything fits.
         advice: where it does not, the smallest change that makes it fit.
         formula: what stands in for llama.cpp's simulation, None where it was simulated.
+        columns: the device's part of ``terms`` by GPU, where there are several.
     """
 
     device: DeviceMemory
@@ -137,6 +152,7 @@ class MemoryPlan:
     fits: bool
     advice: str | None = None
     formula: str | None = None
+    columns: tuple[Column, ...] = ()
 
     @property
     def elastic(self) -> int:
@@ -150,7 +166,9 @@ class MemoryPlan:
 
     @property
     def remaining(self) -> int:
-        """Bytes left; negative where it does not fit."""
+        """Bytes left, of several GPUs on the fullest; negative where it does not fit."""
+        if self.columns:
+            return min(column.remaining for column in self.columns)
         return self.device.available - self.total
 
     def to_json(self) -> dict[str, Any]:
@@ -168,6 +186,9 @@ class MemoryPlan:
             "fits": self.fits,
             "advice": self.advice,
             "formula": self.formula,
+            "columns": [
+                {**asdict(column), "total": column.total, "remaining": column.remaining} for column in self.columns
+            ],
         }
 
 
@@ -248,15 +269,21 @@ class MemoryPlanner:
     def candidates(self, needs: Needs) -> Iterator[tuple[ContextSettings, int]]:
         """A context's sizes and the number of contexts, the fastest first."""
         longest = min(needs.longest, self.file.n_ctx_train)
-        cuda = self.device.cuda
+        cuda, n_gpus = self.device.cuda, len(self.device.gpus)
         threads = min(self.n_threads, GPU_HOST_THREADS) if cuda else self.n_threads
         # While a GPU computes for one context, llama.cpp prepares the other's next batch, 13 ms on an H100's host. A
         # Jetson takes seconds for a batch: there the memory is worth more. A CPU computes within the call.
-        pair = cuda and not self.device.unified and needs.divisible and needs.tokens > 2 * PAIR_BATCH
+        in_turn = [(min(STAGE_CONTEXTS * n_gpus, MOST_CONTEXTS), STAGE_BATCH)] * (n_gpus > 1)
+        in_turn += [(n, TURN_BATCH) for n in ((TEXT_CONTEXTS,) * needs.generated + (SCORE_CONTEXTS,))]
+        several = [
+            (min(n, needs.n_parts), n_batch, n_batch)
+            for n, n_batch in in_turn
+            if cuda and not self.device.unified and needs.n_parts > 1 and needs.tokens > n * n_batch
+        ]
         single = [(1, n_batch, n_ubatch) for n_batch in BATCHES for n_ubatch in UBATCHES[cuda] if n_ubatch <= n_batch]
-        for n_contexts, n_batch, n_ubatch in [(2, PAIR_BATCH, PAIR_BATCH)] * pair + single:
+        for n_contexts, n_batch, n_ubatch in several + single:
             # Beside the longest path a full batch; for decoding, room for many sequences at first.
-            roomy = needs.generated and (n_contexts == 2 or n_batch == BATCHES[0])
+            roomy = needs.generated and (n_contexts > 1 or n_batch == BATCHES[0])
             for beside in (DECODE_CELLS, 0) if roomy else (0,):
                 yield context_settings(needs, n_batch, n_ubatch, longest + n_batch + beside, threads), n_contexts
 
@@ -264,13 +291,17 @@ class MemoryPlanner:
         """The plan with these ``settings``, whether it fits or not."""
         file, cuda = self.file, self.device.cuda
         context = self.simulate(settings) if self.simulate else context_bytes(file, settings)
-        terms = {
-            "weights": file.data_bytes - (file.embedding_bytes if cuda and not file.tied else 0),
-            "KV cache": n_contexts * context.kv,
-            "compute": n_contexts * (context.compute_device + (0 if cuda else context.compute_host)),
-        }
-        if cuda:
-            terms["CUDA"] = cuda_bytes(file, settings, n_contexts)
+        columns = self._columns(settings, n_contexts, context) if self.device.gpus else ()
+        if columns:
+            terms = {name: sum(column.terms[name] for column in columns) for name in columns[0].terms}
+        else:
+            terms = {
+                "weights": file.data_bytes - (file.embedding_bytes if cuda and not file.tied else 0),
+                "KV cache": n_contexts * context.kv,
+                "compute": n_contexts * (context.compute_device + (0 if cuda else context.compute_host)),
+            }
+            if cuda:
+                terms["CUDA"] = cuda_bytes(file, settings, n_contexts)
         on_device = tuple(terms) if cuda or self.device.unified else ()
         if cuda:
             terms["embedding"] = file.embedding_bytes
@@ -288,19 +319,48 @@ class MemoryPlanner:
             longest=needs.longest,
             fits=True,
             formula=None if self.simulate else FORMULA,
+            columns=columns,
         )
         return replace(plan, fits=plan.remaining >= 0)
 
+    def _columns(self, settings: ContextSettings, n_contexts: int, context: Simulated) -> tuple[Column, ...]:
+        """What each of several GPUs takes."""
+        gpus = self.device.gpus
+        split = split_of(self.file, [gpu.available for gpu in gpus])
+        # The formula's one size is that of a device with all layers; its largest step is in each of them.
+        compute = context.compute if len(context.compute) == len(gpus) else context.compute * len(gpus)
+        return tuple(
+            Column(
+                gpu.name,
+                gpu.available,
+                layers,
+                {
+                    "weights": weights,
+                    "KV cache": n_contexts * -(-context.kv * layers // sum(split)),
+                    "compute": n_contexts * compute_bytes,
+                    "CUDA": cuda_bytes(self.file, settings, n_contexts),
+                },
+            )
+            for gpu, layers, weights, compute_bytes in zip(
+                gpus, split, ModelBytes.of(self.file).on(split), compute, strict=True
+            )
+        )
+
     def _advice(self, plan: MemoryPlan) -> str:
         """The smallest change that makes ``plan``, the smallest of all, fit."""
-        per_cell = plan.terms["KV cache"] // plan.settings.n_cells
+        fullest = min(plan.columns, key=lambda column: column.remaining, default=None)
+        terms, total, data = plan.terms, plan.total, self.file.data_bytes
+        if fullest is not None:
+            terms, total, data = fullest.terms, fullest.total, fullest.terms["weights"]
+        per_cell = terms["KV cache"] // plan.settings.n_cells
         short = -plan.remaining
         fitting = plan.longest - _in_steps(-(-short // max(per_cell, 1)))
         if fitting >= CELL_STEP:
             return f"requests of up to {fitting:,} tokens would fit: leave out longer ones, or use fewer --shots"
+        where, other = ("", "a device") if fullest is None else (f" on {fullest.name}", "more GPUs, or ones")
         return (
-            f"{-(-short // MIB):,} MiB more are needed: free that much, or use a device with {-(-plan.total // MIB):,} "
-            f"MiB for the run ({self.file.data_bytes / MIB:,.0f} MiB of it weights)"
+            f"{-(-short // MIB):,} MiB more are needed{where}: free that much, or use {other} with "
+            f"{-(-total // MIB):,} MiB for the run ({data / MIB:,.0f} MiB of it weights)"
         )
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -85,11 +85,22 @@ class ContextSettings:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Bytes llama.cpp says it would allocate for a context, on the device and on the host."""
+    """Bytes llama.cpp says it would allocate for a context.
+
+    Attributes:
+        kv: its cache, on all devices.
+        compute: compute buffers on each device that has layers, in ggml's order.
+        compute_host: compute buffers on the host.
+    """
 
     kv: int
-    compute_device: int
+    compute: tuple[int, ...]
     compute_host: int
+
+    @property
+    def compute_device(self) -> int:
+        """Compute buffers on all devices."""
+        return sum(self.compute)
 
 
 class _Log:
@@ -201,6 +212,7 @@ class Model:
         progress: called with a share from 0 to 1 while loading.
         overrides: keys of the file that are to have another whole number.
         mode: how the file is read.
+        split: layers on each of several GPUs, in ggml's order; the output head is on the last. Empty for one device.
         simulated: read the header only and pretend; nothing can be computed then.
 
     Raises:
@@ -215,11 +227,17 @@ class Model:
         progress: Callable[[float], None] | None = None,
         overrides: Mapping[str, int] | None = None,
         mode: LoadMode = LoadMode.READ,
+        split: Sequence[int] = (),
         simulated: bool = False,
     ) -> None:
         self.path = path
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = -1
+        if split:
+            # llama.cpp puts layer i of n, the head counted as one more, where i / n lies between the shares' sums
+            # (get_layer_buft_list in llama-model.cpp): with numbers of layers for shares, exactly so many.
+            shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*split[:-1], split[-1] + 1)
+            params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         params.load_mode = mode.value
         if simulated:
             params.no_alloc = True
@@ -340,23 +358,23 @@ def _unsupported(model: Any) -> str | None:
     return None
 
 
-def simulate(path: Path, settings: ContextSettings) -> Simulated:
+def simulate(path: Path, settings: ContextSettings, split: Sequence[int] = ()) -> Simulated:
     """llama.cpp's own sizes for a context of ``settings``, without allocating or reading weights (``no_alloc``).
 
-    The sizes are read from its log, which is the only place that has them.
+    ``split`` is that of ``Model``. The sizes are read from its log, which is the only place that has them.
 
     Raises:
         UserError: llama.cpp cannot load the file.
     """
-    with Model(path, simulated=True) as model, Context(model, settings):
+    with Model(path, split=split, simulated=True) as model, Context(model, settings):
         kv = sum(float(m[1]) for m in _log.find(r"llama_kv_cache: size =\s*([\d.]+) MiB"))
         compute = [(m[1], float(m[2])) for m in _log.find(r"(\S+)\s+compute buffer size =\s*([\d.]+) MiB")]
-    gpus = {device.name for device in devices() if device.is_gpu}
-    on_device = sum(size for name, size in compute if name in gpus)
+    gpus = [device.name for device in devices() if device.is_gpu]
+    on_device = [sum(size for name, size in compute if name == gpu) for gpu in gpus]
     return Simulated(
         kv=math.ceil(kv * 2**20),
-        compute_device=math.ceil(on_device * 2**20),
-        compute_host=math.ceil((sum(size for _, size in compute) - on_device) * 2**20),
+        compute=tuple(math.ceil(size * 2**20) for size in on_device),
+        compute_host=math.ceil((sum(size for _, size in compute) - sum(on_device)) * 2**20),
     )
 
 

@@ -116,6 +116,7 @@ class Loaded:
         devices: what ggml found.
         buffers: MiB that llama.cpp allocated, by kind.
         rope_factors: which of long-rope's it has, ``"short"`` or ``"long"``; None without long-rope.
+        file: inode, bytes and time of modification in ns of the GGUF when it was opened.
     """
 
     seconds: float
@@ -125,6 +126,7 @@ class Loaded:
     devices: tuple[Device, ...]
     buffers: dict[str, float]
     rope_factors: str | None = None
+    file: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

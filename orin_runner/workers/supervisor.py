@@ -94,6 +94,19 @@ class Supervisor:
         self.plan: MemoryPlan
         self.max_context: int
         self.loaded: Loaded
+        self._file: tuple[int, int, int] | None = None
+
+    def _same_file(self, loaded: Loaded) -> None:
+        """Refuse a file that is another than the one whose answers there are.
+
+        Raises:
+            UserError: it was replaced while a worker was started anew.
+        """
+        if self._file not in {None, loaded.file}:
+            raise UserError(
+                f"{self._job.model} was replaced or changed during the run", "run again, into another folder"
+            )
+        self._file = loaded.file
 
     def begin(self) -> None:
         """Start a worker that loads the weights while nothing is known yet of what will be asked."""
@@ -151,6 +164,7 @@ class Supervisor:
                 elif isinstance(message, Loading):
                     self._on_loading(message.share)
                 elif isinstance(message, Loaded):
+                    self._same_file(message)
                     self.loaded = message
                     break
         except (_WorkerLostError, BrokenPipeError):
@@ -347,8 +361,15 @@ class Supervisor:
         self._on_note(f"the engine died ({death}) {what_next} half the memory for cache and buffers")
 
 
-def planned(job: Job, on_note: Callable[[str], None]) -> tuple[MemoryPlan, int]:
+def planned(
+    job: Job, on_note: Callable[[str], None], spawn: Callable[[Function], Process] = WorkerProcess
+) -> tuple[MemoryPlan, int]:
     """The plan that a worker would make, made in a process of its own: llama.cpp may abort on a file.
+
+    Args:
+        job: what it would be asked.
+        on_note: receives what it has to say.
+        spawn: starts the process, as ``Supervisor`` takes it.
 
     Returns:
         (the plan, the longest request it is for); the length is 0 where nothing fits.
@@ -356,7 +377,7 @@ def planned(job: Job, on_note: Callable[[str], None]) -> tuple[MemoryPlan, int]:
     Raises:
         UserError: llama.cpp cannot load the file that it is to simulate.
     """
-    with Supervisor(replace(job, load=False), on_note) as supervisor:
+    with Supervisor(replace(job, load=False), on_note, spawn=spawn) as supervisor:
         try:
             supervisor.start()
         except DoesNotFitError as error:

@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -21,8 +21,10 @@ from orin_runner.engine.engine import Engine
 from orin_runner.engine.prompt_cache import PromptCache
 from orin_runner.engine.prompt_rate import prompt_rate
 from orin_runner.errors import UserError, os_error_line
+from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.devices import present_device
-from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan, MemoryPlanner, budget_of
+from orin_runner.machine.layer_split import split_of
+from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, budget_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import LoadMode
@@ -69,21 +71,23 @@ def serve(connection: Connection, first: Job | Opening) -> None:
 
 
 def _serve(connection: Connection, first: Job | Opening) -> None:
+    stat = first.model.stat()
     file = GGUFFile.open(first.model)
     device = present_device(first.device_bytes)
+    split = split_of(file, [gpu.available for gpu in device.gpus]) if device.gpus else ()
     with ExitStack() as stack:
         model, seconds = None, 0.0
         # Long-rope's factors are chosen by the longest request. A model that would not fit is left for the plan to
         # refuse.
         early = isinstance(first, Opening) and file.original_context is None
         if early and file.data_bytes + BESIDE_WEIGHTS <= device.available:
-            model, seconds = _load(connection, stack, file, device, {})
+            model, seconds = _load(connection, stack, file, device, {}, split)
         job: Job = first if isinstance(first, Job) else connection.recv()
         planner = MemoryPlanner(
             file,
             device,
             job.n_threads,
-            simulate=lambda settings: llama.simulate(job.model, settings),
+            simulate=lambda settings: llama.simulate(job.model, settings, split),
             share=job.share,
         )
         plan, max_context = planner.plan_that_fits(job.needs, job.lengths)
@@ -91,7 +95,8 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
         if max_context == 0 or not job.load:
             return
         if model is None:
-            model, seconds = _load(connection, stack, file, device, file.rope_overrides(job.needs.longest))
+            overrides = file.rope_overrides(job.needs.longest)
+            model, seconds = _load(connection, stack, file, device, overrides, split)
         before = time.perf_counter()
         contexts = [stack.enter_context(llama.Context(model, plan.settings)) for _ in range(plan.n_contexts)]
         seconds += time.perf_counter() - before
@@ -104,6 +109,7 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
                 devices=tuple(llama.devices()),
                 buffers={kind: sum(c.buffers[kind] for c in contexts) for kind in contexts[0].buffers},
                 rope_factors=file.rope_factors(job.needs.longest),
+                file=(stat.st_ino, stat.st_size, stat.st_mtime_ns),
             )
         )
         asked: ToWorker = connection.recv()  # a run that is refused until then leaves no prompt cache behind
@@ -124,7 +130,12 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
 
 
 def _load(
-    connection: Connection, stack: ExitStack, file: GGUFFile, device: DeviceMemory, overrides: Mapping[str, int]
+    connection: Connection,
+    stack: ExitStack,
+    file: GGUFFile,
+    device: DeviceMemory,
+    overrides: Mapping[str, int],
+    split: Sequence[int],
 ) -> tuple[llama.Model, float]:
     """The model, which ``stack`` will close, and the seconds it took."""
     before, said = time.perf_counter(), 0.0
@@ -141,7 +152,7 @@ def _load(
 
     if mode is LoadMode.DIRECT:
         _drop_cached_pages(file.path)
-    model = stack.enter_context(llama.Model(file.path, progress=progress, overrides=overrides, mode=mode))
+    model = stack.enter_context(llama.Model(file.path, progress=progress, overrides=overrides, mode=mode, split=split))
     if mode is LoadMode.DIRECT:
         _drop_cached_pages(file.path)
     return model, time.perf_counter() - before

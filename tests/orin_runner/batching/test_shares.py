@@ -100,7 +100,8 @@ def test_one_that_is_faster_takes_over() -> None:
         others += piece
         shares.done(1, [])
     assert sorted([*first, *others]) == list(range(len(asked)))
-    assert len(first) < 0.35 * len(asked)
+    # A worker half as fast as the other does a third of it in the time that both need; a cut is at most a subject away.
+    assert len(first) <= len(asked) / 3 + len(asked) / 20
 
 
 def test_what_a_lost_worker_leaves_is_waited_for() -> None:

@@ -43,7 +43,7 @@ def test_the_mirror_holds_what_the_cache_holds(seed: int, monkeypatch: pytest.Mo
     assert used[-1] == 0
 
 
-@pytest.mark.parametrize("n_contexts", [1, 2])
+@pytest.mark.parametrize("n_contexts", [1, 2, 5])
 @pytest.mark.parametrize("draft", [True, False])
 @pytest.mark.parametrize("window", [0, 64])
 def test_no_prompt_is_computed_twice(window: int, draft: bool, n_contexts: int) -> None:

@@ -84,29 +84,34 @@ def test_scores_are_those_of_single_sequences(seed: int) -> None:
 
 @pytest.mark.parametrize("most_again", [0.0, 1.0])
 @pytest.mark.parametrize("seed", range(30))
-def test_two_contexts_give_what_one_gives(seed: int, most_again: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each takes a half of the tree; what both must compute is bounded, and counted."""
+def test_any_number_of_contexts_gives_what_one_gives(
+    seed: int, most_again: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a part of the tree; what a further part makes compute again is bounded, and counted."""
     monkeypatch.setattr(tree, "MOST_AGAIN", most_again)
     rng = random.Random(seed)
     scores = tails(rng, score_requests(rng, rng.randrange(2, 20)))
     requests = [*scores, *generate_requests(rng, 6, 12)]
     found, computed = [], []
-    for n_contexts in (1, 2):
+    numbers = (1, 2, rng.randrange(3, 9))
+    for n_contexts in numbers:
         engine, _ = engine_for(requests, random.Random(seed), window=12, n_contexts=n_contexts)
         found.append(answers(engine, requests))
         answers(engine, scores)
         computed.append(engine.stats.computed)
-    assert 0 <= computed[1] - computed[0] <= most_again * computed[0]
-    for one, two in zip(*found, strict=True):
-        if isinstance(one, Scored):
-            assert isinstance(two, Scored)
-            assert one.greedy == two.greedy
-            for a, b in zip(one.logprobs, two.logprobs, strict=True):
-                np.testing.assert_allclose(a, b, atol=1e-5)
-        else:
-            assert isinstance(one, Generated)
-            assert isinstance(two, Generated)
-            assert one.tokens.tolist() == two.tokens.tolist()
+    for n, again in zip(numbers, computed, strict=True):
+        assert 0 <= again - computed[0] <= (n - 1) * most_again * computed[0]
+    for one, *others in zip(*found, strict=True):
+        for other in others:
+            if isinstance(one, Scored):
+                assert isinstance(other, Scored)
+                assert one.greedy == other.greedy
+                for a, b in zip(one.logprobs, other.logprobs, strict=True):
+                    np.testing.assert_allclose(a, b, atol=1e-5)
+            else:
+                assert isinstance(one, Generated)
+                assert isinstance(other, Generated)
+                assert one.tokens.tolist() == other.tokens.tolist()
 
 
 @pytest.mark.parametrize("families", [1, 2, 7])

@@ -8,7 +8,8 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
-from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlanner, Needs
+from orin_runner.machine.device_memory import DeviceMemory
+from orin_runner.machine.memory_plan import MemoryPlanner, Needs
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
 from tests.support.families import FAMILIES

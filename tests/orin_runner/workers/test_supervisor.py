@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -255,3 +256,15 @@ def test_a_worker_that_was_begun_early(tiny_gguf: Path, *, dies: bool) -> None:
         assert supervisor.deaths == len(notes) == dies
         assert supervisor.max_context >= max(context_tokens(request) for request in requests)
         assert sorted(i for i, _ in supervisor.run(requests)) == list(range(len(requests)))
+
+
+def test_a_file_that_is_replaced_during_the_run_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+    """The answers of the worker that follows would be another file's."""
+    model = Path(shutil.copy(tiny_gguf, tmp_path / "m.gguf"))
+    requests = [request for request in score_requests(random.Random(3), 30) if len(request.prompt)]
+    with Supervisor(Job.of(GGUFFile.open(model), requests), lambda _: None) as supervisor:
+        supervisor.start()
+        supervisor._process.kill()
+        Path(shutil.copy(tiny_gguf, tmp_path / "other")).replace(model)
+        with pytest.raises(WorkerDiedError, match="replaced or changed"):
+            list(supervisor.run(requests))
