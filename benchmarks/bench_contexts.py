@@ -1,9 +1,10 @@
-"""One context or two in turn, and how large their batches are: the tree pass on one GPU.
+"""How many contexts take turns, and how large their batches are, on the GPUs that are visible.
 
-    python benchmarks/bench_contexts.py --gguf M.gguf --data DIR [--rounds 3] [--questions 1000]
+    python benchmarks/bench_contexts.py --gguf M.gguf --data DIR [--rounds 3] [--tasks mmlu:3000,hellaswag:1000,...]
+        [--shapes 1x2048/1024,2x1024,...]
 
-The model is loaded once; each setting runs the same requests of MMLU (letters, 5-shot) and of HellaSwag, interleaved.
-Prints one table of medians. With two contexts the device computes for one while llama.cpp prepares the other's batch.
+The model is loaded once, its layers divided as a run divides them; each setting runs the same requests of each task,
+interleaved. Prints one table of medians. While the device computes for one context, llama.cpp prepares another's batch.
 """
 
 from __future__ import annotations
@@ -24,16 +25,28 @@ from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
 from orin_runner import __version__
 from orin_runner.engine.engine import Engine
-from orin_runner.machine.devices import cpu_threads
-from orin_runner.machine.memory_plan import GPU_HOST_THREADS, budget_of, context_settings, needs_of
+from orin_runner.machine.devices import cpu_threads, present_device
+from orin_runner.machine.layer_split import split_of
+from orin_runner.machine.memory_plan import DECODE_CELLS, GPU_HOST_THREADS, budget_of, context_settings, needs_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Request
 from orin_runner.workers.worker import SWITCH_S
 
-SHAPES = [(1, 2048, 1024), (2, 2048, 1024), (2, 1024, 1024), (2, 512, 512)]
-"""(contexts, n_batch, n_ubatch)"""
+SHAPES = "1x2048/1024,2x1024,3x1024,4x1024,2x512,3x512,4x512"
+"""CONTEXTS x n_batch / n_ubatch, which is n_batch where it is not named."""
+Shape = tuple[int, int, int]
+
+
+def shapes(text: str) -> list[Shape]:
+    """(contexts, n_batch, n_ubatch) of each entry of ``text``."""
+    found = []
+    for entry in text.split(","):
+        n, _, sizes = entry.partition("x")
+        n_batch, _, n_ubatch = sizes.partition("/")
+        found.append((int(n), int(n_batch), int(n_ubatch or n_batch)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,13 +62,12 @@ class Measured:
     mib: int
 
 
-def measure(
-    model: llama.Model, requests: list[Request], shape: tuple[int, int, int], *, gpu: bool, threads: int
-) -> Measured:
+def measure(model: llama.Model, requests: list[Request], shape: Shape, *, gpu: bool, threads: int) -> Measured:
     """Run ``requests`` in contexts of ``shape``."""
     n_contexts, n_batch, n_ubatch = shape
     needs = needs_of(requests)
-    settings = context_settings(needs, n_batch, n_ubatch, needs.longest + n_batch, min(threads, GPU_HOST_THREADS))
+    cells = needs.longest + n_batch + (DECODE_CELLS if needs.generated else 0)
+    settings = context_settings(needs, n_batch, n_ubatch, cells, min(threads, GPU_HOST_THREADS))
     before = used_mib() if gpu else 0
     with ExitStack() as stack:
         contexts = [stack.enter_context(llama.Context(model, settings)) for _ in range(n_contexts)]
@@ -69,7 +81,7 @@ def measure(
             pass
         taken = used_mib() - before if gpu else 0
     stats = engine.stats
-    seconds = stats.clocks["prefill"]
+    seconds = stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0)
     took = stats.device
     shares = [part / seconds for part in (took.submit_s, took.alone_s, took.wait_s, took.idle_s)]
     return Measured(stats.computed / seconds, stats.computed / stats.unique, *shares, taken)
@@ -79,28 +91,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--gguf", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with the published data files")
-    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--tasks", default="mmlu:3000,hellaswag:1000,bbh_direct:500", help="TASK:ITEMS,...")
+    parser.add_argument("--shapes", default=SHAPES, type=shapes)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     sys.setswitchinterval(SWITCH_S)
     file = GGUFFile.open(args.gguf)
     tokenizer = Tokenizer.from_gguf(file)
     tasks: dict[str, list[Request]] = {}
-    for name in ("mmlu", "hellaswag"):
-        docs = get_task(name).load(LoadOptions(args.data, args.questions)).docs
+    for name, _, items in (word.partition(":") for word in args.tasks.split(",")):
+        docs = get_task(name).load(LoadOptions(args.data, int(items) if items else None)).docs
         tasks[name] = [question.request for question in encode_docs(docs, tokenizer)]
-    gpu = any(device.is_gpu for device in llama.devices())
-    found: dict[tuple[str, tuple[int, int, int]], list[Measured]] = {}
-    with llama.Model(args.gguf) as model:
+    device = present_device()
+    gpu, split = device.cuda, split_of(file, [one.available for one in device.gpus]) if device.gpus else ()
+    found: dict[tuple[str, Shape], list[Measured]] = {}
+    with llama.Model(args.gguf, split=split, mode=llama.LoadMode.MAP) as model:
         for _ in range(args.rounds):
             for name, requests in tasks.items():
-                for shape in SHAPES:
+                for shape in args.shapes:
                     before = time.perf_counter()
                     measured = measure(model, requests, shape, gpu=gpu, threads=cpu_threads())
                     found.setdefault((name, shape), []).append(measured)
                     print(name, shape, measured, f"{time.perf_counter() - before:.1f} s", flush=True)
     devices = ", ".join(f"{device.name} ({device.description})" for device in llama.devices())
-    print(f"{platform.machine()}, {devices}; llama-cpp-python {llama.version()}, orin-run {__version__}")
+    print(f"{platform.machine()}, {devices}; layers {split or 'on one device'}")
+    print(f"llama-cpp-python {llama.version()}, orin-run {__version__}")
     print(
         "| task | contexts, n_batch, n_ubatch | tokens/s | of one | computed/unique | in llama_decode | alone | idle |"
     )
@@ -108,7 +123,7 @@ def main() -> None:
     for (name, shape), runs in found.items():
         sizes = f"{shape[0]}, {shape[1]:,}, {shape[2]:,}"
         rate = statistics.median(run.rate for run in runs)
-        one = statistics.median(run.rate for run in found[name, SHAPES[0]])
+        one = statistics.median(run.rate for run in found[name, args.shapes[0]])
         last = runs[-1]
         shares = f"{last.ratio:.4f} | {last.submit:.1%} | {last.alone:.1%} | {last.idle:.2%}"
         print(f"| {name} | {sizes} | {rate:,.0f} | {rate / one:.3f} | {shares} |")

@@ -1,9 +1,9 @@
 """A random model of a real shape, made in seconds: what speed and memory are measured on.
 
-    python benchmarks/random_gguf.py header TOKENIZER_DIR OUT.gguf [--type BF16] [--layers 40]
+    python benchmarks/random_gguf.py header TOKENIZER_DIR OUT.gguf [--shape phi3-medium] [--type BF16] [--layers N]
     python benchmarks/random_gguf.py fill OUT.gguf
 
-``header`` writes Phi-3-medium's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
+``header`` writes the shape's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
 drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them. The embeddings
 are so large that they outweigh what the layers add, and the output head holds each token's predecessor: the greedy
 token is the next one in the vocabulary, by a clear lead, as a trained model's is, and the benchmark does not measure
@@ -44,6 +44,20 @@ PHI3_MEDIUM: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "sliding_window": 2047,
 }
+LLAMA_30B: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 6656,
+    "intermediate_size": 17920,
+    "num_hidden_layers": 60,
+    "num_attention_heads": 52,
+    "num_key_value_heads": 52,
+    "vocab_size": 32064,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+}
+"""LLaMA-1-30B, but for its vocabulary, which is that of the tokenizer at hand (32,000 there)."""
+SHAPES = {"phi3-medium": PHI3_MEDIUM, "llama-30b": LLAMA_30B}
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 """A hundredth of the width, to try things on a CPU."""
 STOP = [32000, 32001, 32007]
@@ -58,7 +72,7 @@ def header(tokenizer: Path, out: Path, type_name: str, config: dict[str, Any]) -
     layout = layout_for(Checkpoint(tokenizer, config, {}, ""), "exact")
     vocabulary = replace(read_vocabulary(tokenizer, config["vocab_size"]), stop=STOP)
     types = {name: "F32" if len(shape) == 1 else type_name for name, shape in layout.sources().items()}
-    with open_gguf(out, "random phi-3", layout, vocabulary, types, type_name, altered=0):
+    with open_gguf(out, f"random {config['model_type']}", layout, vocabulary, types, type_name, altered=0):
         pass
     os.truncate(out, 1 << 36)  # long enough for the table to be read
     os.truncate(out, max(int(t.data_offset) + int(t.n_bytes) for t in GGUFReader(out).tensors))
@@ -133,7 +147,8 @@ def main() -> None:
     one.add_argument("tokenizer", type=Path)
     one.add_argument("out", type=Path)
     one.add_argument("--type", default="BF16", choices=["BF16", "F16"])
-    one.add_argument("--layers", type=int, default=PHI3_MEDIUM["num_hidden_layers"])
+    one.add_argument("--shape", default="phi3-medium", choices=list(SHAPES))
+    one.add_argument("--layers", type=int)
     one.add_argument("--small", action="store_true", help="a hundredth of the width, to try things on a CPU")
     two = commands.add_parser("fill")
     two.add_argument("out", type=Path)
@@ -141,7 +156,8 @@ def main() -> None:
     if args.command == "fill":
         fill(args.out)
         return
-    config = {**PHI3_MEDIUM, "num_hidden_layers": args.layers}
+    config = dict(SHAPES[args.shape])
+    config |= {} if args.layers is None else {"num_hidden_layers": args.layers}
     if args.small:
         config |= SMALL
     header(args.tokenizer, args.out, args.type, config)

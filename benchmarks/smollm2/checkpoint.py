@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from gguf import GGUFReader
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -60,6 +61,10 @@ class Expanded:
             f"weights expanded from a quantized file, not the published ones: {self.file} ({types}), "
             f"{self.rounded:,} of {self.values:,} values rounded to bfloat16"
         )
+
+
+LOADER = "transformers>=5.24"
+"""With a GGUF loader that reads this tokenizer as it is."""
 
 
 def fetched(cache: Path) -> Path:
@@ -130,6 +135,10 @@ def expand(gguf: Path, folder: Path) -> tuple[Path, Expanded]:
 def _save_tokenizer(gguf: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     backend = tokenizer.backend_tokenizer
+    if json.loads(backend.to_str())["model"]["byte_fallback"]:  # that of 5.17 takes it for SentencePiece's
+        raise UserError(
+            f"transformers {transformers.__version__} misreads the tokenizer of {gguf.name}", f"pip install '{LOADER}'"
+        )
     digits = pre_tokenizers.Digits(individual_digits=True)
     backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
     found = pre_tokenizer(json.loads(backend.to_str()))

@@ -39,12 +39,16 @@ class Published:
 
 
 OTHER_WEIGHTS = "the base model's: other weights"
+NO_TEXT_COUNTS = (
+    "the card does not say how an answer is taken from a text; lm-evaluation-harness's bbh_fewshot, which bbh_direct "
+    "follows, takes ' (A)' for another text than '(A)', and a byte-level tokenizer's texts begin with that space"
+)
 CARD = (
     Published("HellaSwag", 40.9, ("hellaswag",), "lighteval's prompt"),
     Published("ARC (Average)", 37.3, ("arc_easy", "arc_challenge"), "average of ARC-Easy and ARC-Challenge"),
     Published("PIQA", 66.3, ("piqa",), "lighteval's prompt"),
     Published("MMLU (cloze)", 29.3, ("mmlu",), "no examples, scores the answers' texts; here 5 examples, letters"),
-    Published("BBH (3-shot)", 28.2, ("bbh", "bbh_direct"), "the card does not say how an answer is taken from a text"),
+    Published("BBH (3-shot)", 28.2, ("bbh", "bbh_direct"), NO_TEXT_COUNTS),
     Published("GSM8K (5-shot)", 1.4, ("gsm8k",), "lighteval's prompt"),
     Published("CommonsenseQA", 33.9, ("commonsense_qa",), OTHER_WEIGHTS, base=True),
     Published("Winogrande", 51.3, ("winogrande",), OTHER_WEIGHTS, base=True),
