@@ -81,6 +81,8 @@ def written(out: Path, *, force: bool) -> Iterator[tuple[Path, Path]]:
 
 def _files(out: Path) -> dict[Path, bytes]:
     """The names of a finished conversion, and how the files begin."""
+    if not out.name:
+        raise _is_a_folder(out)  # "." or "/"; "" is "." here
     return {out: GGUF_START, manifest_path(out): MANIFEST_START}
 
 
@@ -104,13 +106,17 @@ def _is_ours(path: Path, *starts: bytes) -> bool:
     if stat.S_ISLNK(found.st_mode):
         raise UserError(f"{path} is a symbolic link", "name the file itself")
     if stat.S_ISDIR(found.st_mode):
-        raise UserError(f"{path} is a folder", "name the file to write, such as model.gguf")
+        raise _is_a_folder(path)
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path} is not a regular file", OTHER_NAME)
     with path.open("rb") as file:
         if file.read(max(map(len, starts))) not in starts:
             raise UserError(f"{path} was not written by a conversion and is not replaced", OTHER_NAME)
     return True
+
+
+def _is_a_folder(path: Path) -> UserError:
+    return UserError(f"{path} is a folder", "name the file to write, such as model.gguf")
 
 
 def _create(path: Path, start: bytes) -> int:

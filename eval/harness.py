@@ -32,7 +32,7 @@ from tqdm import tqdm
 from eval.encoding import Pair, encode_pairs, move_space, score_request, with_context
 from eval.truncation import TooLong, shortened
 from orin_runner.console import say
-from orin_runner.errors import RunError, UserError
+from orin_runner.errors import RunError, UserError, first_line
 from orin_runner.files import make_folder
 from orin_runner.greedy_arguments import GREEDY
 from orin_runner.model.gguf_file import GGUFFile
@@ -93,6 +93,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     Attributes:
         max_length: longest sequence the model is made for.
         tokens: sent, unique and computed so far.
+        asked: whether a request has come.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         self._prefix_text = special.get("bos_token", special.get("eos_token", ""))
         self.max_length = file.n_ctx_train
         self.tokens = {"sent": 0, "unique": 0, "computed": 0}
+        self.asked = False
 
     def close(self) -> None:
         """End the runner, if one was started."""
@@ -234,6 +236,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     def _answers(self, asked: Sequence[Request], label: str) -> Iterator[tuple[int, Result]]:
         if not asked:
             return
+        self.asked = True
         runner = self._runner_for(max(needed_tokens(request) for request in asked), asked)
         with tqdm(total=len(asked), desc=label, unit=" requests") as bar:
             for i, result in runner.run(asked):
@@ -293,6 +296,9 @@ def stops_and_bound(arguments: dict[str, Any]) -> tuple[list[str], int]:
     return [text for text in until if text], max_gen_toks
 
 
+HELP = "lm-eval run --help and lm-eval ls tasks say what there is"
+
+
 def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path) -> dict[str, Any]:
     """Run the harness as its own command would, with ``model``.
 
@@ -318,8 +324,10 @@ def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path
     try:
         config = EvaluatorConfig.from_cli(parsed)
         manager = config.process_tasks()
-    except ValueError as error:
-        raise UserError(str(error), "lm-eval run --help and lm-eval ls tasks say what there is") from error
+    except Exception as error:  # as below
+        raise UserError(first_line(error), HELP) from error
+    if not config.tasks:
+        raise UserError(f"--tasks {','.join(parsed.tasks)!r} names no task", HELP)
     make_folder(out)
     try:
         results: dict[str, Any] = simple_evaluate(
@@ -333,6 +341,13 @@ def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path
         raise UserError(
             f"a task needs a package that is not installed ({error})", f"pip install {error.name}"
         ) from error
+    except (UserError, RunError):
+        raise
+    except Exception as error:  # a task's file is a program: it may name any function, and the harness checks little
+        if model.asked:
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"lm-evaluation-harness cannot ask --tasks {','.join(parsed.tasks)}: {reason}", HELP) from error
     for task, rows in results.pop("samples", {}).items():
         lines = (json.dumps(row, default=handle_non_serializable, ensure_ascii=False) for row in rows)
         (out / f"samples_{task}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

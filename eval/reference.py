@@ -18,20 +18,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList
+from transformers import AutoModelForCausalLM, StoppingCriteriaList
 
 from convert.checkpoint import Checkpoint
 from convert.vocab.special_tokens import read_generation_config, stop_tokens
+from convert.vocab.vocabulary import library_errors, load_tokenizer
 from eval.evaluate import Prepared
-from eval.predict import predict
+from eval.predict import predict, unanswered
 from eval.report.section import task_report
 from eval.runs.prediction import Prediction
 from eval.runs.writer import RunWriter
 from eval.sent_tokens import distinct_tokens, sent_paths
-from orin_runner.errors import UserError, first_line
+from orin_runner.errors import RunError, UserError, first_line
 from orin_runner.model.chat_template import ChatTemplate, Message
 from orin_runner.model.gguf_digests import text_digest
 from orin_runner.requests import (
+    NOT_FINITE,
+    Failed,
     Generated,
     GenerateRequest,
     Request,
@@ -44,16 +47,27 @@ from orin_runner.requests import (
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE = re.compile(r"(cpu|cuda)(:\d+)?")
+MAX_ROWS = 1 << 24
+"""Of any embeddings."""
 STOP_TEXT_TOKENS = 32
 """Tokens at a text's end in which a stop text is looked for after each step; every one is shorter."""
 
 
 class HFEncoder:
-    """A checkpoint's tokenizer as transformers loads it (``eval.encoding.Encoder``)."""
+    """A checkpoint's tokenizer as transformers loads it (``eval.encoding.Encoder``).
 
-    def __init__(self, directory: Path, stop: frozenset[int]) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        self.tokenizer_sha256 = text_digest(self._tokenizer.backend_tokenizer.to_str())  # as the converter writes it
+    Args:
+        directory: the checkpoint folder.
+        stop: tokens that end a text.
+        n_rows: of the embeddings.
+
+    Raises:
+        UserError: there is no tokenizer, transformers cannot load it, or it has ids beyond the rows.
+    """
+
+    def __init__(self, directory: Path, stop: frozenset[int], n_rows: int = MAX_ROWS) -> None:
+        self._tokenizer, serialized = load_tokenizer(directory, n_rows)
+        self.tokenizer_sha256 = text_digest(serialized)  # as the converter writes it
         self.stop = stop
         self.eos: int | None = self._tokenizer.eos_token_id
         bos = self._tokenizer.bos_token_id
@@ -79,7 +93,10 @@ class HFEncoder:
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[Tokens]:
         if not texts:
             return []
-        encoded = self._tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)
+        with library_errors(f"the tokenizer of {self._tokenizer.name_or_path} cannot encode a text"):
+            encoded = self._tokenizer(
+                list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False
+            )
         return [np.array(ids, dtype=np.int32) for ids in encoded["input_ids"]]
 
     def decode(self, tokens: Tokens) -> str:
@@ -122,22 +139,17 @@ class Reference:
             raise UserError(f"--device {self.device}: torch finds no CUDA device here", "--device cpu")
         transformers.utils.logging.disable_progress_bar()  # the program's own is the one that is shown
         overrides: dict[str, Any] = {} if window else {"sliding_window": None}
-        try:
+        with library_errors(f"transformers cannot load {directory}"):
             model, loading = AutoModelForCausalLM.from_pretrained(
                 directory, dtype=DTYPES[dtype], output_loading_info=True, trust_remote_code=False, **overrides
             )
             self.model = model.to(self.device).eval()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"transformers cannot load {directory}: {first_line(error)}") from error
         # transformers would go on with random values; a reference must not.
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if loading.get(what):
                 first = min(str(key) for key in loading[what])
                 raise UserError(f"{directory}: {what.replace('_keys', '')} tensor {first}", "complete the checkpoint")
-        try:
-            self.encoder = HFEncoder(directory, frozenset())
-        except (OSError, ValueError) as error:
-            raise UserError(f"no tokenizer in {directory}: {first_line(error)}") from error
+        self.encoder = HFEncoder(directory, frozenset(), self.model.config.vocab_size)
         # Not config.json's, which transformers takes where there is no generation config: the GGUF has the tokenizer's.
         stop = stop_tokens(read_generation_config(directory), self.encoder.eos, self.model.config.vocab_size)
         self.encoder.stop = frozenset(stop)
@@ -168,7 +180,7 @@ class Reference:
             "device": torch.cuda.get_device_name() if self.device.startswith("cuda") else "CPU",
         }
 
-    def run(self, requests: Sequence[Request], batch_tokens: int) -> Iterator[tuple[int, Result]]:
+    def run(self, requests: Sequence[Request], batch_tokens: int) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request.
 
         Args:
@@ -176,15 +188,22 @@ class Reference:
             batch_tokens: padded prompt tokens per forward pass, at most; a single request may exceed it.
 
         Yields:
-            (index of the request, its result), each exactly once.
+            (index of the request, its result), each exactly once; that it failed where its logits are not finite.
+
+        Raises:
+            RunError: torch cannot compute a batch, most often for lack of memory.
         """
         self.computed, self.clocks = 0, {}
         kinds = (("prefill", ScoreRequest, self._score), ("decode", GenerateRequest, self._generate))
         for stage, kind, answer in kinds:
             before = time.perf_counter()
             indices = [i for i, request in enumerate(requests) if isinstance(request, kind)]
-            for batch in _batches(requests, indices, batch_tokens, self.n_positions):
-                yield from answer([(i, requests[i]) for i in batch])
+            try:
+                for batch in _batches(requests, indices, batch_tokens, self.n_positions):
+                    yield from answer([(i, requests[i]) for i in batch])
+            except RuntimeError as error:
+                reason = f"torch cannot compute a batch: {first_line(error)}"
+                raise RunError(f"{reason}; a lower --batch-tokens needs less memory") from error
             self.clocks[stage] = time.perf_counter() - before
 
     def _pad(self, rows: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -198,7 +217,7 @@ class Reference:
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
     @torch.no_grad()
-    def _score(self, batch: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Result]]:
+    def _score(self, batch: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Result | Failed]]:
         rows: list[Tokens] = []
         asked: list[list[int]] = []  # per request, the row each continuation is read from
         for _, request in batch:
@@ -224,10 +243,11 @@ class Reference:
                 tail, wanted = logprobs[row, -n:], continuation[-n:]
                 found.append(tail[np.arange(n), wanted])
                 greedy.append(bool(np.array_equal(tail.argmax(-1), wanted)))
-            yield i, Scored(tuple(found), tuple(greedy))
+            finite = all(np.isfinite(each).all() for each in found)
+            yield i, Scored(tuple(found), tuple(greedy)) if finite else Failed(NOT_FINITE)
 
     @torch.no_grad()
-    def _generate(self, batch: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Result]]:
+    def _generate(self, batch: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, Result | Failed]]:
         requests = [request for _, request in batch if isinstance(request, GenerateRequest)]
         bounds = [_bound(request, self.n_positions) for request in requests]
         if not any(bounds):
@@ -263,6 +283,7 @@ class Reference:
         top = logits.topk(2, dim=-1).values
         lead = (top[..., 0] - top[..., 1]).cpu().numpy()
         best = torch.log_softmax(logits, dim=-1).max(dim=-1).values.cpu().numpy()
+        finite = logits.isfinite().all(dim=-1).cpu().numpy()
         for k, (i, request) in enumerate(batch):
             assert isinstance(request, GenerateRequest)
             row = new[k, : bounds[k]]
@@ -274,6 +295,9 @@ class Reference:
             steps = n + by_token
             decode_steps = max(0, steps - 1)  # the first token is the prompt's own
             self.computed += decode_steps
+            if not finite[k, :steps].all():
+                yield i, Failed(NOT_FINITE)
+                continue
             yield (
                 i,
                 Generated(
@@ -355,10 +379,14 @@ def evaluate_reference(
     began = time.perf_counter()
     for i, result in reference.run(requests, batch_tokens):
         before = time.perf_counter()
-        predictions[i] = predict(prepared.task, prepared.questions[i], result, reference.encoder)
+        question = prepared.questions[i]
+        if isinstance(result, Failed):
+            predictions[i] = unanswered(prepared.task, question, result.reason)
+        else:
+            predictions[i] = predict(prepared.task, question, result, reference.encoder)
+            paths += sent_paths(requests[i], result)
         writer.write(predictions[i])
         judged += time.perf_counter() - before
-        paths += sent_paths(requests[i], result)
         on_done(len(skipped) + len(predictions))
     spent = {**clocks, **prepared.clocks, "inference": time.perf_counter() - began, **reference.clocks, "score": judged}
     if process_clock is not None:

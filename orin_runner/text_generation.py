@@ -136,6 +136,8 @@ class TextGeneration:
 
     def _requests(self, rows: Sequence[Any], max_new_tokens: int) -> list[GenerateRequest]:
         """The rows as requests, with no more new tokens than fit behind each prompt."""
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={max_new_tokens} leaves nothing to generate", "1 is the least")
         texts = [self._text(i, row) for i, row in enumerate(rows)]
         prompts: dict[int, Tokens] = {}
         for chat in (False, True):

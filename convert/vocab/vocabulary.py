@@ -96,7 +96,7 @@ def read_vocabulary(directory: Path, n_rows: int, config: Mapping[str, Any] = Ma
         UserError: as ``load_tokenizer``, or llama.cpp cannot express it.
     """
     tokenizer, serialized = load_tokenizer(directory, n_rows)
-    with _errors_of_the_libraries(directory):
+    with library_errors(f"transformers cannot load the tokenizer of {directory}"):
         # Not all that transformers loads can be read again from what it is serialized to, as the runner reads it.
         again = reread(serialized)
         plain = again.encode("a", add_special_tokens=False).ids
@@ -158,12 +158,12 @@ def load_tokenizer(directory: Path, n_rows: int) -> tuple[PreTrainedTokenizerBas
         raise UserError(f"{directory} has neither {' nor '.join(TOKENIZER_FILES)}", DAMAGED)
     _check_ids(directory, n_rows)
     refuse_empty(directory)
-    with _errors_of_the_libraries(directory):
+    with library_errors(message := f"transformers cannot load the tokenizer of {directory}"):
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"the tokenizer of {directory} has no fast implementation in transformers")
-    with _errors_of_the_libraries(directory):
+    with library_errors(message):
         return tokenizer, backend.to_str()
 
 
@@ -183,8 +183,12 @@ def _check_ids(directory: Path, n_rows: int) -> None:
 
 
 @contextmanager
-def _errors_of_the_libraries(directory: Path) -> Iterator[None]:
-    """Turn what transformers and tokenizers raise into a UserError; what they write beside that is not shown."""
+def library_errors(message: str) -> Iterator[None]:
+    """Turn what transformers and tokenizers raise into a UserError; what they write beside that is not shown.
+
+    Args:
+        message: of the error; the library's reason follows.
+    """
     try:
         with without_stderr():
             yield
@@ -192,8 +196,7 @@ def _errors_of_the_libraries(directory: Path) -> Iterator[None]:
         # tokenizers raises plain Exception, and where its Rust code panics one that is not even derived from that.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = first_line(error)
-        raise UserError(f"transformers cannot load the tokenizer of {directory}: {reason}", DAMAGED) from error
+        raise UserError(f"{message}: {first_line(error)}", DAMAGED) from error
 
 
 def _chat_template(directory: Path, template: object) -> str | None:

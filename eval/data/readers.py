@@ -197,7 +197,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     for row in batch.to_pylist():
                         yield number, row
                         number += 1
-        except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:  # times, time zones
             raise UserError(f"{path} is not a whole parquet file: {first_line(error)}", AGAIN) from error
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from eval.near_ties import NearTies, noise_section
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE, greedy_section, task_report
-from eval.runs.prediction import Prediction
+from eval.runs.prediction import DAMAGED, Prediction
 from eval.runs.run import PREDICTIONS, REPORT, RUN, Run
 from eval.runs.writer import write_json
 from orin_runner.errors import UserError
-from orin_runner.files import make_folder, write_whole
+from orin_runner.files import json_text, make_folder, parse_json, write_whole
 from orin_runner.model.proof import Proof, Verdict
 from orin_runner.runner import Noise, RunStats
 
@@ -80,6 +80,9 @@ def merge(runs: Sequence[Run], directory: Path, header: dict[str, Any]) -> dict[
         "measured": None,
         "lossy": any(run.report.get("lossy") for run in ordered),
     }
+    from eval.runs.shapes import REPORT as FORM  # noqa: PLC0415 - brings pydantic along
+
+    FORM.check_row("the shards together", parse_json(json_text(report)), DAMAGED)
     make_folder(directory)
     lines = [prediction.line() for run in ordered for prediction in run.predictions.values()]
     write_whole(directory / PREDICTIONS, b"".join(lines).decode())
@@ -167,8 +170,11 @@ def _section(task: str, runs: Sequence[Run]) -> dict[str, Any]:
     predictions: list[Prediction] = [p for run in runs for key, p in run.predictions.items() if key[0] == task]
     names = dict.fromkeys(name for section in sections for name in section["tokens"])
     tokens = {name: sum(section["tokens"].get(name, 0) for section in sections) for name in names}
-    # What a shard shares with the one before it, both have computed.
-    tokens["unique"] -= sum(run.header["shard"]["shared"].get(task, 0) for run in runs)
+    # What a shard shares with the one before it, both have counted, but for items that failed.
+    tokens["unique"] -= sum(
+        min(run.header["shard"]["shared"].get(task, 0), section["tokens"]["unique"])
+        for run, section in zip(runs, sections, strict=True)
+    )
     slowest = max(sections, key=lambda section: section["clocks"][CHALLENGE_2023])
     derived = {CHALLENGE_2024, CHALLENGE_2024_BARE, CHALLENGE_2023}
     clocks = {name: seconds for name, seconds in slowest["clocks"].items() if name not in derived}

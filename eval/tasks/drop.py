@@ -34,6 +34,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from eval.data.hub_copy import split_files, split_folders
 from eval.data.readers import find_file, first_file, read_json_value, read_jsonl, read_rows, with_rows
+from eval.data.text_file import AGAIN
 from eval.tasks.base import Loaded, LoadOptions, Year, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, local_data
@@ -44,7 +45,7 @@ UNTIL = (".",)
 ORIGINAL = tuple(f"{folder}/drop_dataset_dev.json" for folder in ("drop", "drop_dataset", "drop/drop_dataset"))
 COPIES = ("drop", "EleutherAI/drop", "ucinlp/drop")
 SIMPLE_EVALS = "drop/drop_v0_dev.jsonl"
-FLAT = re.compile(r"(?s)Passage: (.*)\nQuestion: (.*)\nAnswer:")
+FLAT = "Passage: ", "\nQuestion: ", "\nAnswer:"
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 BETWEEN_SPANS = "\n"
@@ -222,7 +223,8 @@ def _answer(answer: _Answer, where: str) -> str:
 def _flat(path: Path) -> Iterator[_Row]:
     for line, row in read_jsonl(path):
         found = FLAT_ROW.check_row(f"{path}, line {line}", row)
-        match = FLAT.fullmatch(found["context"])
-        if match is None:
-            raise UserError(f"{path}, line {line}: 'context' is not a passage, a question and 'Answer:'")
-        yield str(line), match[1], match[2], tuple(dict.fromkeys(found["ref_text"].split("|")))
+        context, (begin, middle, end) = found["context"], FLAT
+        passage, asked, question = context.removeprefix(begin).removesuffix(end).rpartition(middle)
+        if not (asked and context.startswith(begin) and context.endswith(end)):
+            raise UserError(f"{path}, line {line}: 'context' is not a passage, a question and 'Answer:'", AGAIN)
+        yield str(line), passage, question, tuple(dict.fromkeys(found["ref_text"].split("|")))

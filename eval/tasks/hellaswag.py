@@ -57,7 +57,14 @@ PUBLISHED, JOINED = Schema(_Published), Schema(_Joined)
 
 def cleaned(value: str) -> str:
     """A text without WikiHow's marks."""
-    return BRACKETS.sub("", value.strip().replace(" [title]", ". ")).replace("  ", " ")
+    lines = value.strip().replace(" [title]", ". ").split("\n")
+    return "\n".join(map(_without_brackets, lines)).replace("  ", " ")
+
+
+def _without_brackets(line: str) -> str:
+    # Behind the last "]" the pattern finds nothing, and looks for it from each "[" on: of 200,000 for a minute.
+    text, bracket, rest = line.rpartition("]")
+    return BRACKETS.sub("", text + bracket) + rest
 
 
 class HellaSwag(MultipleChoice):

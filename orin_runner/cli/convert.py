@@ -160,5 +160,5 @@ def _print_summary(notes: Notes, manifest: Manifest, target: Path) -> None:
 def main() -> None:
     """Entry point."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(cls=exits.Command)(convert_command)
-    exits.run(app, hint="nothing was written")
+    app.command(cls=exits.Command, context_settings={"help_option_names": ["-h", "--help"]})(convert_command)
+    exits.run(app, hint="a GGUF is written whole or not at all")

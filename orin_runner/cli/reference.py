@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from eval.runs.items import write_items
 from eval.runs.resume import check_folder
+from eval.runs.run import PREDICTIONS
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
 from orin_runner.cli.options import (
@@ -17,24 +19,28 @@ from orin_runner.cli.options import (
     ChallengeProtocol,
     Chat,
     Data,
+    FewShot,
     Json,
     Limit,
+    LogItems,
     MaxNewTokens,
     Out,
     ScoringMode,
     Shots,
     Tasks,
+    Template,
     TooLongRule,
     asked,
     chosen_tasks,
     load_options,
+    own_questions,
     splits,
 )
 from orin_runner.cli.questions import prepare_all
 from orin_runner.cli.result import print_result, run_folder
 from orin_runner.cli.run_header import common_header
 from orin_runner.console import Notes
-from orin_runner.errors import UserError
+from orin_runner.errors import RunError, UserError
 from orin_runner.process_clock import process_started
 
 
@@ -47,6 +53,8 @@ def reference_command(
     scoring: ScoringMode = None,
     chat: Chat = False,
     protocol: ChallengeProtocol = None,
+    template: Template = None,
+    fewshot: FewShot = None,
     out: Out = None,
     max_new_tokens: MaxNewTokens = None,
     too_long: TooLongRule = TooLong.TRUNCATE,
@@ -56,14 +64,15 @@ def reference_command(
         str, typer.Option(help="on, or off to ignore the model's sliding window as some runtimes do.")
     ] = "on",
     batch_tokens: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Padded tokens per forward pass.")] = 8192,
+    log_items: LogItems = False,
     as_json: Json = False,
 ) -> None:
     """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
     began, notes = process_started(), Notes()
     start_s = time.perf_counter() - began
     options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
-    chosen = chosen_tasks(notes, tasks, data)
-    out = out or run_folder([*tasks, "reference"])
+    chosen = chosen_tasks(notes, tasks, data, template, fewshot)
+    out = out or run_folder([*(task.name for task in chosen), "reference"])
     check_folder(out)
     before = time.perf_counter()
     try:
@@ -81,6 +90,7 @@ def reference_command(
     prepared = prepare_all(notes, chosen, options, loaded.encoder, loaded.n_positions, too_long, max_new_tokens)
     versions = {**ours["versions"], **theirs["versions"]}
     settings = {
+        "questions": own_questions(chosen),
         **asked(options),
         "max_new_tokens": max_new_tokens,
         "too_long": too_long.value,
@@ -102,7 +112,12 @@ def reference_command(
                 )
             ran += time.perf_counter() - before
         writer.report(report)
+    if log_items:
+        write_items(out, prepared, loaded.encoder)
     print_result(report, out, as_json)
+    failed = sum(section["failed"] for section in sections.values())
+    if failed:
+        raise RunError(f"{failed} items failed and count as wrong: {out / PREDICTIONS} says why")
 
 
 def _seconds_since(moment: float) -> float:

@@ -23,13 +23,14 @@ from orin_runner.errors import UserError
 
 Message = dict[str, str]
 
+OTHER = "use another template, or another model"
 PROGRAM = Path(__file__).with_name("template_process.py")
 SECONDS = 1.0
 """Of a CPU, for one conversation; real templates take some 50 microseconds."""
 MEMORY = 1 << 29
 """Bytes of address space of the process, of which Python and Jinja take 60 MiB."""
-CHARACTERS = 1 << 24
-"""Of one rendered conversation: more than any context holds."""
+CHARACTERS = 1 << 22
+"""Of one rendered conversation: more than any context holds, and few enough to be cut into tokens in seconds."""
 CONVERSATIONS = 256
 """In one message, so that a task of any length needs no more memory than these."""
 
@@ -72,10 +73,10 @@ class ChatTemplate:
             process.stdin.flush()
         line = process.stdout.readline()
         if not line.endswith("\n"):
-            raise UserError(f"the chat template of {self._name} {self._ended(process)}", "use another template")
+            raise UserError(f"the chat template of {self._name} {self._ended(process)}", OTHER)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise UserError(f"the chat template of {self._name} {answer['error']}")
+            raise UserError(f"the chat template of {self._name} {answer['error']}", OTHER)
         texts: list[str] = answer["texts"]
         return texts
 

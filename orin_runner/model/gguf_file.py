@@ -193,13 +193,19 @@ class GGUFFile:
         return None if self.quantized else self.keys.altered_values
 
     def digest(self) -> str:
-        """Identity of the file: the manifest's digest, else one over header and tensor table size.
+        """Identity of the file: its manifest's digest; ``digest_as_it_lies`` of a foreign file and of a quantized one.
 
-        Reading 26 GiB to name a file would cost more than many runs, so a foreign file is identified by its first
-        MiB, its length and its modification time; so is a quantized one, whose manifest is that of another file.
+        A quantized file's manifest is that of another file.
         """
         if self.keys.manifest_sha256 is not None and not self.quantized:
             return self.keys.manifest_sha256
+        return self.digest_as_it_lies()
+
+    def digest_as_it_lies(self) -> str:
+        """Identity of a file whose data nothing proves: over its first MiB, its length and its modification time.
+
+        Reading 26 GiB to name a file would cost more than many runs.
+        """
         stat = self.path.stat()
         with self.path.open("rb") as file:
             head = file.read(HEADER_SAMPLE)

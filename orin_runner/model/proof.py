@@ -8,6 +8,7 @@ against somebody who writes file and manifest anew: both are believed together.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.schema import Schema
 
 REDO = "convert the checkpoint again"
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+"""The largest number of that type."""
 CHUNK = 4 << 20
 """Bytes read and hashed at a time; Python's lock is not held meanwhile."""
 BESIDE_NICENESS = 10
@@ -111,6 +114,10 @@ class Evidence:
     path: Path
     verdict: Verdict
     tensors: tuple[Expected, ...] = ()
+
+    def unread(self, why: str) -> Evidence:
+        """The same where the data that will be used cannot be read here."""
+        return Evidence(self.path, Verdict(Proof.HEADER, why) if self.tensors else self.verdict)
 
 
 class _Source(TypedDict):
@@ -209,6 +216,11 @@ def _differences(file: GGUFFile, manifest: _Manifest) -> Iterator[str]:
     for name in {**tensors, **records}:
         if tensors.get(name) != records.get(name):
             yield f"the tensor {name} has another name, type or shape"
+    for record in manifest["added"]:
+        value, n = record["value"], math.prod(record["shape"])
+        values = value if isinstance(value, list) else [value] * n
+        if len(values) != n or not all(abs(each) <= FLOAT32_MAX for each in values):
+            yield f"the tensor {record['name']} has not the values of its shape and type"
     if file.header.table_sha256 != manifest["tensor_table_sha256"]:
         yield "the tensor table is another"
 
@@ -216,18 +228,17 @@ def _differences(file: GGUFFile, manifest: _Manifest) -> Iterator[str]:
 class DataCheck:
     """Compares a file's tensor data with the digests of its manifest, on threads of its own.
 
-    Each page that was read is given back to the kernel: where memory is unified, the file's pages would crowd out the
-    weights.
-
     Args:
         evidence: what the data must be.
+        keep_cached: leave what was read in the page cache, from where others load it. Where memory is unified the
+            file's pages would crowd out the weights.
 
     Raises:
         OSError: by ``start`` and ``verdict``: the file cannot be opened or read.
     """
 
-    def __init__(self, evidence: Evidence) -> None:
-        self._evidence = evidence
+    def __init__(self, evidence: Evidence, *, keep_cached: bool = True) -> None:
+        self._evidence, self._keep_cached = evidence, keep_cached
         self._file: int | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -282,7 +293,8 @@ class DataCheck:
             if n == 0:
                 break  # the file has become shorter
             digest.update(buffer[:n])
-            os.posix_fadvise(self._file, at, n, os.POSIX_FADV_DONTNEED)
+            if not self._keep_cached:
+                os.posix_fadvise(self._file, at, n, os.POSIX_FADV_DONTNEED)
             at += n
         with self._lock:
             if number < self._wrong and digest.hexdigest() != tensor.sha256:

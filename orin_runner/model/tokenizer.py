@@ -5,7 +5,7 @@ Which vocabulary encodes is behind ``Vocabulary``: the checkpoint's own tokenize
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,9 +18,9 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.huggingface_vocabulary import HuggingFaceVocabulary
 from orin_runner.requests import Tokens
 
-BATCH = 256
-"""Texts given to a vocabulary at a time: a library's encodings take eighty bytes a token, which all of MMLU would need
-0.9 GiB for, and fresh memory costs time."""
+BATCH, BATCH_CHARACTERS = 256, 1 << 21
+"""Texts given to a vocabulary at a time, and their characters where it is more than one: a library's encodings take
+eighty bytes a token, which all of MMLU would need 0.9 GiB for, and fresh memory costs time."""
 
 
 class Vocabulary(Protocol):
@@ -165,8 +165,7 @@ class Tokenizer:
         Raises:
             UserError: the tokenizer cannot encode one, or gives it an id that the model does not know.
         """
-        parts = (texts[at : at + BATCH] for at in range(0, len(texts), BATCH))
-        return [self._known(ids) for part in parts for ids in self.vocabulary.encode(part, special=special)]
+        return [self._known(ids) for part in _parts(texts) for ids in self.vocabulary.encode(part, special=special)]
 
     def decode(self, tokens: Tokens) -> str:
         """The text of ``tokens``, special tokens left out.
@@ -184,3 +183,15 @@ class Tokenizer:
                 "convert it again, or name its own with --tokenizer",
             )
         return np.array(ids, dtype=np.int32)
+
+
+def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """``texts`` in batches."""
+    begin = characters = 0
+    for end, text in enumerate(texts):
+        if end > begin and (end - begin == BATCH or characters + len(text) > BATCH_CHARACTERS):
+            yield texts[begin:end]
+            begin, characters = end, 0
+        characters += len(text)
+    if texts:
+        yield texts[begin:]

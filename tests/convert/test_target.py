@@ -126,6 +126,13 @@ def test_an_empty_file_is_somebodys(tmp_path: Path, name: str) -> None:
         check_target(tmp_path / "m.gguf", force=True)
 
 
+@pytest.mark.parametrize("name", ["", ".", "/", ".."])
+def test_a_folder_without_a_name_is_refused(name: str) -> None:
+    for force in (False, True):
+        with pytest.raises(UserError, match="is a folder"):
+            check_target(Path(name), force=force)
+
+
 def test_a_device_is_refused(tmp_path: Path) -> None:
     """A terminal of the test's own."""
     master, slave = os.openpty()

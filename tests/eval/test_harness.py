@@ -330,3 +330,22 @@ def test_options_that_are_the_engines_are_refused(ours: HarnessModel, tmp_path: 
             evaluate_with_harness(["--tasks", "x", option, "a=1" if option == "--model_args" else "1"], ours, tmp_path)
     with pytest.raises(UserError, match="Tasks not found: no_such_task"):
         evaluate_with_harness(["--tasks", "no_such_task"], ours, tmp_path / "out")
+    with pytest.raises(UserError, match="--tasks '' names no task"):
+        evaluate_with_harness(["--tasks", ""], ours, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: " + "[" * 1000, "flow"),
+        ("a: &a [*a]", "Unknown config shape"),
+        ("task: x\ndataset_path: [1]\n", "cannot ask"),
+    ],
+)
+def test_a_task_file_that_is_none_is_one_line(ours: HarnessModel, tmp_path: Path, text: str, said: str) -> None:
+    """Whatever the harness raises at it, before the first request."""
+    path = tmp_path / "task.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said) as raised:
+        evaluate_with_harness(["--tasks", str(path)], ours, tmp_path / "out")
+    assert len(str(raised.value).splitlines()) == 1

@@ -20,8 +20,17 @@ from eval.runs.writer import RunWriter
 from eval.sent_tokens import distinct_tokens, sent_paths
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
-from orin_runner.errors import UserError
-from orin_runner.requests import Generated, GenerateRequest, Request, Result, ScoreRequest, Tokens
+from orin_runner.errors import RunError, UserError
+from orin_runner.requests import (
+    NOT_FINITE,
+    Failed,
+    Generated,
+    GenerateRequest,
+    Request,
+    Result,
+    ScoreRequest,
+    Tokens,
+)
 from tests.support.choice_rows import choice_doc
 from tests.support.runs import run_gguf
 
@@ -273,6 +282,53 @@ def test_a_section_of_scores_sends_each_continuation(reference: Reference) -> No
     paths = [path for request, result in zip(requests, results, strict=True) for path in sent_paths(request, result)]
     assert (sum(map(len, paths)), distinct_tokens(paths)) == (sent, unique)
     assert reference.computed == sent > unique
+
+
+def test_rows_that_are_not_finite_are_failures(tiny: Path) -> None:
+    """Of one token's embedding: what has that token in it failed, scored or generated; all others are as before."""
+    model = Reference(tiny, "float32", "cpu")
+    item = prepare(get_task("exam"), LoadOptions(limit=24), model.encoder)
+    requests = asked(item)
+    before = answers(model, requests, TOGETHER)
+    read = [
+        {
+            *request.prompt.tolist(),
+            *(result.tokens.tolist() if isinstance(result, Generated) else np.concatenate(request.continuations)),
+        }
+        for request, result in zip(requests, before, strict=True)
+    ]
+    texts = [isinstance(request, GenerateRequest) for request in requests]
+    tokens = set.union(*read)
+    token = next(
+        token
+        for token in sorted(tokens - {0})
+        if {(token in own, text) for own, text in zip(read, texts, strict=True)}
+        == {(True, True), (True, False), (False, True), (False, False)}
+        and all(token in request.prompt for request, own in zip(requests, read, strict=True) if token in own)
+    )
+    for value in (np.nan, np.inf):
+        with torch.no_grad():
+            model.model.get_input_embeddings().weight[token, 3] = value
+        for own, old, new in zip(read, before, answers(model, requests, TOGETHER), strict=True):
+            if token in own:
+                assert new == Failed(NOT_FINITE)
+            elif isinstance(new, Generated):
+                assert new.tokens.tolist() == old.tokens.tolist()
+            else:
+                assert np.allclose(np.concatenate(new.logprobs), np.concatenate(old.logprobs))
+
+
+def test_what_torch_cannot_compute_ends_the_run(
+    reference: Reference, exam: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most often it lacks memory, and says so in a RuntimeError."""
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    monkeypatch.setattr(reference.model, "forward", full)
+    with pytest.raises(RunError, match=r"a batch: CUDA out of memory\.; a lower --batch-tokens needs less memory"):
+        answers(reference, asked(exam), TOGETHER)
 
 
 def test_a_template_without_an_end_is_refused(tiny: Path) -> None:

@@ -101,6 +101,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(pipe: TextGeneration, argume
         pipe("text", **arguments)
 
 
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_new_tokens_are_none(pipe: TextGeneration, n: int) -> None:
+    """transformers refuses them, too."""
+    with pytest.raises(UserError, match=f"max_new_tokens={n} leaves nothing to generate"):
+        pipe("Who?", max_new_tokens=n)
+
+
 def test_other_tasks_options_and_inputs_are_refused(gguf: Path, pipe: TextGeneration) -> None:
     """Each with what to do instead."""
     with pytest.raises(UserError, match="fill-mask"):

@@ -204,6 +204,25 @@ def test_a_file_of_line_ends_is_refused(name: str, tmp_path: Path, monkeypatch: 
             list(read_csv(path, 6) if path.suffix == ".csv" else read_rows(path))
 
 
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ([0], pa.timestamp("s", "Nowhere/Nope")),
+        ([0], pa.timestamp("us", "+99:99")),
+        ([1 << 62], pa.timestamp("us", "UTC")),
+        ([1 << 62], pa.duration("s")),
+        ([(1 << 31) - 1], pa.date32()),
+    ],
+    ids=str,
+)
+def test_times_that_python_does_not_know_are_one_line(values: list[int], form: pa.DataType, tmp_path: Path) -> None:
+    """In whatever column: a zone of no such name, a year beyond 9999."""
+    column = pa.array(values, pa.int32() if form == pa.date32() else pa.int64()).view(form)
+    parquet.write_table(pa.table({"a": pa.array(["x"]), "b": column}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet is not a whole parquet file: ."):
+        list(read_parquet(tmp_path / "a.parquet"))
+
+
 def test_a_parquet_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One long text that stands for a million rows."""
     monkeypatch.setattr(text_file, "FREE_BYTES", 1 << 20)
@@ -237,3 +256,34 @@ def test_damaged_files_load_or_are_named(task: str, tmp_path: Path) -> None:
         assert len(said.splitlines()) <= 1, content[:200]
         assert len(said) < 3000, content[:200]
         (data / name).write_text(files[name], encoding="utf-8")
+
+
+SCENE = {"activity_label": "A", "ctx_a": "", "ctx_b": "b", "endings": list("abcd"), "label": 1}
+SLOW = {
+    "hellaswag": (
+        {"hellaswag/hellaswag_val.jsonl": jsonl({**SCENE, "ctx_a": "[" * 1_000_000 + "\n[x] " + "[" * 1_000_000})},
+        "[" * 1_000_000 + "\n " + "[" * 1_000_000 + " B",
+    ),
+    "drop": (
+        {
+            "drop/drop_v0_dev.jsonl": jsonl(
+                {"context": "Passage: p" + "\nQuestion: q" * 300_000 + "\nAnswer:", "ref_text": "7"}
+            )
+        },
+        "p" + "\nQuestion: q" * 299_999 + " q",
+    ),
+}
+
+
+@pytest.mark.parametrize("task", SLOW)
+def test_what_begins_a_million_times_and_never_ends_is_read_in_a_moment(task: str, tmp_path: Path) -> None:
+    """A pattern that looks for the end from each beginning on would take hours."""
+    files, end = SLOW[task]
+    (doc,) = get_task(task).load(LoadOptions(write(tmp_path, files), shots=None)).docs
+    assert doc.prompt.endswith(end)
+
+
+def test_a_million_questions_without_an_answer_are_one_line(tmp_path: Path) -> None:
+    row = {"context": "Passage: p" + "\nQuestion: q\nAnswer: " * 300_000, "ref_text": "7"}
+    with pytest.raises(UserError, match="line 1: 'context' is not a passage, a question and 'Answer:'"):
+        load("drop", write(tmp_path, {"drop/drop_v0_dev.jsonl": jsonl(row)}))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from eval.runs.run import Run
 from orin_runner.cli.eval import eval_command
 from orin_runner.cli.reference import reference_command
+from orin_runner.requests import NOT_FINITE
 from tests.support.commands import orin_run, refused
 
 
@@ -47,6 +51,40 @@ def test_options_of_the_questions_are_evals(name: str) -> None:
     """One option, one meaning: the same names, type, bounds and help."""
     ours, evals = (get_type_hints(command, include_extras=True) for command in (reference_command, eval_command))
     assert ours[name] == evals[name]
+
+
+def test_a_checkpoint_that_is_not_finite_fails_its_items(tiny: Path, tmp_path: Path) -> None:
+    """They count as wrong, their lines are strict JSON, and the exit status is 1."""
+    checkpoint = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    out = tmp_path / "run"
+    done = orin_run("reference", "exam", "--limit", "8", "--max-new-tokens", "3", "--model", checkpoint, "--out", out)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == f"error: 8 items failed and count as wrong: {out}/predictions.jsonl says why"
+    assert {item.failed for item in Run.open(out).predictions.values()} == {NOT_FINITE}
+    assert Run.open(out).report["tasks"]["exam"]["accuracy"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", {"torch_dtype": "float17", "dtype": "float17"}, "transformers cannot load"),
+        ("config.json", {"initializer_range": "x"}, "transformers cannot load"),
+        ("tokenizer.json", {"added_tokens": None}, "transformers cannot load the tokenizer of"),
+        ("tokenizer.json", {"model": {}}, "transformers cannot load the tokenizer of"),
+    ],
+)
+def test_whatever_transformers_raises_at_a_checkpoint_is_one_line(
+    tiny: Path, tmp_path: Path, name: str, change: dict[str, object], message: str
+) -> None:
+    checkpoint = Path(shutil.copytree(tiny, tmp_path / "checkpoint"))
+    value = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+    (checkpoint / name).write_text(json.dumps({**value, **change}), encoding="utf-8")
+    done = orin_run("reference", "exam", "--limit", "8", "--model", checkpoint, "--out", tmp_path / "run")
+    refused(done, message)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("device", ["meta", "nonsense", "cuda:x"])

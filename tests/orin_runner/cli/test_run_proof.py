@@ -24,11 +24,14 @@ from orin_runner.errors import RunError, UserError
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import examine
 from tests.support.altered import copied, data_places, flip, manifest_of, rewritten, value_place
+from tests.support.choice_rows import jsonl, write
 from tests.support.commands import orin_run, refused
 
 TENSOR = "blk.2.ffn_down.weight"
 WRONG = f"the data of tensor {TENSOR} is not what the manifest says"
 ITEMS = "4"
+SHARED = {"title": "Ice", "answer": True, "passage": "They say that the boat is cold, and colder the longer. " * 30}
+"""A question whose prompt begins with more tokens than a kept state has at least."""
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +222,35 @@ def test_answers_that_stand_beside_others_come_of_verified_data(
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines().index("proof: verified") < 3
     assert model_of(out)["proof"] == "verified"
+
+
+@pytest.mark.parametrize("unproven", ["--no-verify", "no manifest"])
+def test_what_an_unproven_file_leaves_in_a_prompt_cache_is_not_for_a_proven_one(
+    tmp_path: Path, tiny: Path, unproven: str
+) -> None:
+    """Both name the same manifest. The unproven file has its own states again, the proven one computes anew."""
+    proven = tmp_path / "tiny.gguf"
+    convert(Checkpoint.open(tiny), proven, Options(window="off"))  # a window keeps no states
+    model = copied(proven, tmp_path / "altered")
+    flip(model, data_places(model)[TENSOR][100])
+    options = ["--prompt-cache", tmp_path / "cache"]
+    if unproven == "no manifest":
+        manifest_of(model).unlink()
+    else:
+        options.append(unproven)
+    data = write(tmp_path / "data", {"boolq/dev.jsonl": jsonl(*({**SHARED, "question": f"is it {i}"} for i in (1, 2)))})
+
+    def computed(file: Path, out: Path, *more: str | Path) -> tuple[str, int]:
+        done = orin_run("eval", "boolq", "--data", data, "--model", file, "--out", out, *more)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        return model_of(out)["proof"], report["tasks"]["boolq"]["tokens"]["computed"]
+
+    whole = computed(proven, tmp_path / "0")[1]
+    assert computed(model, tmp_path / "1", *options) == ("from the header only", whole)
+    assert computed(model, tmp_path / "2", *options)[1] < whole
+    assert computed(proven, tmp_path / "3", "--prompt-cache", tmp_path / "cache") == ("verified", whole)
+    assert computed(proven, tmp_path / "4", "--prompt-cache", tmp_path / "cache")[1] < whole
 
 
 def test_a_resumed_run_is_proven_as_its_weakest_part(tmp_path: Path, run: Path, converted: Path) -> None:

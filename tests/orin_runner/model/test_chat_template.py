@@ -49,7 +49,7 @@ def render(source: str, chat: list[Message] = CHAT) -> str:
         ("{% for a in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}", DEPTH),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", DEPTH),
         ("{% if 1 %}" * 3000 + "{% endif %}" * 3000, DEPTH),
-        ("{% for i in range(999) %}{{ 'x' * 99999 }}{% endfor %}", "makes more than 16777216 characters"),
+        ("{% for i in range(999) %}{{ 'x' * 99999 }}{% endfor %}", "makes more than 4194304 characters"),
     ],
 )
 def test_a_template_ends_at_its_limits(source: str, limit: str) -> None:

@@ -227,6 +227,21 @@ def test_a_manifest_that_is_none_is_one_line(gguf: Path, content: bytes) -> None
         examined(gguf)
 
 
+@pytest.mark.parametrize("value", [[], [1.0], [1.0] * 5, 1e39, [-1e39] * 2, 1e400])
+def test_added_values_that_are_none_of_their_tensor_are_refused(gguf: Path, value: float | list[float]) -> None:
+    """More or fewer than its shape has, or beyond float32: nothing could be such a tensor's data."""
+    name = ""
+
+    def change(manifest: dict[str, Any]) -> None:
+        nonlocal name
+        added = next(record for record in manifest["added"] if "sinks" in record["name"])
+        name, added["value"] = added["name"], value
+
+    rewritten(gguf, change)
+    with pytest.raises(UserError, match=f"the tensor {name} has not the values of its shape and type|is no manifest"):
+        examined(gguf)
+
+
 def test_a_manifest_that_is_no_file_is_one_line(gguf: Path) -> None:
     """A FIFO would be waited for."""
     path = manifest_of(gguf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.huggingface_vocabulary import HuggingFaceVocabulary
 from orin_runner.model.llama import Model
-from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.model.tokenizer import BATCH, Tokenizer
 from tests.support.checkpoints import llama
 from tests.support.gguf_bytes import tokenizer_json
 
@@ -169,6 +170,27 @@ def test_a_damaged_tokenizer_is_one_error(changed: dict[str, object], capfd: pyt
     with pytest.raises(UserError, match=r"the tokenizer of this model is damaged: ."):
         Tokenizer(HuggingFaceVocabulary(tokenizer_json(**changed)), None, {}, frozenset())
     assert capfd.readouterr().err == ""
+
+
+def test_long_texts_are_given_to_the_vocabulary_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's encodings of millions of tokens need more memory than a device has; in order, each text once."""
+    tokenizer = Tokenizer(HuggingFaceVocabulary(tokenizer_json()), None, {}, frozenset())
+    texts = ["a" * n for n in (5, 0, 4, 12, 3, 1, *[0] * 2 * BATCH, 10, 1, 11)]
+    expected = [found.tolist() for text in texts for found in tokenizer.encode([text])]
+    given: list[Sequence[str]] = []
+    encode = tokenizer.vocabulary.encode
+
+    def noted(part: Sequence[str], *, special: bool) -> list[Sequence[int]]:
+        given.append(part)
+        return encode(part, special=special)
+
+    monkeypatch.setattr(tokenizer.vocabulary, "encode", noted)
+    monkeypatch.setattr("orin_runner.model.tokenizer.BATCH_CHARACTERS", 10)
+    assert [found.tolist() for found in tokenizer.encode(texts)] == expected
+    assert [text for part in given for text in part] == texts
+    assert all(len(part) == 1 or sum(map(len, part)) <= 10 for part in given)
+    assert max(map(len, given)) == BATCH
+    assert tokenizer.encode([]) == []
 
 
 def test_a_text_that_the_library_cannot_take_is_one_error(capfd: pytest.CaptureFixture[str]) -> None:
