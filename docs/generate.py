@@ -18,7 +18,7 @@ import typer
 
 from eval.tasks.base import Task
 from eval.tasks.multiple_choice import MultipleChoice
-from eval.tasks.registry import ALL
+from eval.tasks.registry import ALL, GROUPS
 from orin_runner.cli.main import app
 
 DOCS = Path(__file__).resolve().parent
@@ -44,6 +44,7 @@ Written by `python docs/generate.py` from `eval/tasks/`; do not edit.
   `validation`); of two, the first one whose files are there. A run, its report and `orin-run tasks --data FOLDER` say
   which was read. Empty where the data set is one whole.
 """
+GROUPS_HEAD = "Names of several tasks, for `eval`, `plan` and `reference`:"
 
 CLI_HEAD = f"""# Command line
 
@@ -81,7 +82,8 @@ def tasks_page() -> str:
         split, metrics = ", else ".join(task.splits), ", ".join(task.metrics)
         rows.append((link, task.title, split, metrics, *shots, scoring_of(task), task.licence, task.source))
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    return f"{TASKS_HEAD}\n{table}\n" + "".join(_section(task) for task in ALL)
+    groups = "\n".join(f"* `{name}`: {', '.join(names)}" for name, names in GROUPS.items())
+    return f"{TASKS_HEAD}\n{table}\n\n{GROUPS_HEAD}\n\n{groups}\n" + "".join(_section(task) for task in ALL)
 
 
 def _section(task: Task) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.intervals import MCNEMAR, mean_interval, paired_test
 from eval.near_ties import NearTies
-from eval.pairs import CAUSES, Pair, align
+from eval.pairs import CAUSES, Pair, align, differences, only_in
 from eval.runs.run import Run, quantized_types
 from orin_runner.errors import UserError
 from orin_runner.model.proof import Proof, Verdict
@@ -20,8 +20,8 @@ MAX_DROP = 0.5
 """Points of average accuracy a run may lose: the challenge's rule."""
 
 
-def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]:
-    """Compare two runs.
+def diff(run: Run, reference: Run, max_drop: float = MAX_DROP, *, anyway: bool = False) -> dict[str, Any]:
+    """Compare two runs, on the items that both hold.
 
     Whether a drop is at most ``max_drop`` is decided in fractions of the numbers as ``predictions.jsonl`` and the
     command line have them, in decimal, so that no rounding turns it.
@@ -30,7 +30,11 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
         A JSON object: which engine, number format and model is compared with which, ``same_checkpoint`` (None where a
         run does not know its checkpoint), ``altered_values`` of the run, ``mean_drop`` in points with its 95 %
         ``mean_drop_interval``, whether it is ``within_max_drop``, per task what ``compare`` returns, and under ``all``
-        the same counts of all items together. Items that a run has skipped are in nothing but ``skipped``, by task.
+        the same counts of all items together. Items that a run has skipped are in nothing but ``skipped``, by task,
+        and those that one run does not hold in nothing but ``only_in_run`` and ``only_in_reference``.
+
+    Args:
+        anyway: compare runs that were asked differently, too; ``differences`` says how.
 
     Raises:
         UserError: the runs do not match or share no item that both have asked, one is of a damaged model, or
@@ -41,7 +45,7 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
     limit = Fraction(repr(max_drop))
     for one in (run, reference):
         _refuse_damaged(one)
-    aligned = align(run, reference)
+    aligned = align(run, reference, anyway=anyway)
     skipped = {task: n for task, items in aligned.items() if (n := sum(pair.skipped for pair in items))}
     asked = {task: [pair for pair in items if not pair.skipped] for task, items in aligned.items()}
     pairs = {task: items for task, items in asked.items() if items}
@@ -73,6 +77,9 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP) -> dict[str, Any]
         "mean_drop_interval": mean_interval([float(drop) for drop in drops.values()], intervals) if drops else None,
         "within_max_drop": mean <= limit,
         "skipped": skipped,
+        "only_in_run": only_in(run, reference),
+        "only_in_reference": only_in(reference, run),
+        "differences": differences(run, reference),
         "all": everything,
         "tasks": tasks,
     }
@@ -132,8 +139,10 @@ def _total(scores: Iterable[float]) -> Fraction:
     return sum((Fraction(repr(score)) * n for score, n in Counter(scores).items()), Fraction(0))
 
 
-def diff_all(run: Run, references: Sequence[Run], max_drop: float = MAX_DROP) -> list[dict[str, Any]]:
-    """Compare a run with each reference.
+def diff_all(
+    run: Run, references: Sequence[Run], max_drop: float = MAX_DROP, *, anyway: bool = False
+) -> list[dict[str, Any]]:
+    """Compare a run with each reference; ``anyway`` as in ``diff``.
 
     Where two references differ in nothing but that one ignores the model's sliding window, the result of the one that
     honours it also has ``shares``: its drop as the sum of what the numerics took, which is the drop against the
@@ -142,7 +151,7 @@ def diff_all(run: Run, references: Sequence[Run], max_drop: float = MAX_DROP) ->
     Raises:
         UserError: the runs do not match.
     """
-    results = [diff(run, reference, max_drop) for reference in references]
+    results = [diff(run, reference, max_drop, anyway=anyway) for reference in references]
     honours = [r.header.get("model", {}).get("window_honoured") for r in (run, *references)]
     kinds = [
         (result["reference_engine"], result["reference_dtype"], reference.header.get("model", {}).get("window"))

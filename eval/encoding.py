@@ -118,6 +118,16 @@ def _requests(docs: Sequence[Doc], encoder: Encoder, *, special: bool) -> list[R
     return requests
 
 
+def prompt_texts(docs: Sequence[Doc], encoder: Encoder) -> list[str]:
+    """Each question's prompt as the text that is tokenized: a conversation in the model's template, else as it is.
+
+    Raises:
+        UserError: a chat is asked of a model without template.
+    """
+    chats = iter(_texts([doc for doc in docs if not isinstance(doc.prompt, str)], encoder))
+    return [doc.prompt if isinstance(doc.prompt, str) else next(chats) for doc in docs]
+
+
 def _texts(docs: Sequence[Doc], encoder: Encoder) -> list[str]:
     """The prompts of questions that are all conversations, rendered together, or all none."""
     conversations = [doc.prompt for doc in docs if not isinstance(doc.prompt, str)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,11 @@ from orin_runner.errors import UserError
 
 CORRECT = "correct"
 """The key of ``predictions.jsonl`` that stands in for a metric where a run is older than ``scores``."""
+
+OWN_FILES = {"sha256": "questions", "template_sha256": "--template", "fewshot_sha256": "--fewshot"}
+"""What ``run.json`` says of a file of questions, and what a line calls it."""
+
+SAME_ROWS = "use the same files in --data for both"
 
 CAUSES = ("failed", "token_ids", "window", "near_tie", "unexplained")
 """What may explain a flip; the first that fits is its cause.
@@ -98,47 +104,88 @@ def _context(side: Prediction) -> int:
     return side.n_tokens if longest is None else longest
 
 
-def align(run: Run, reference: Run) -> dict[str, list[Pair]]:
-    """The items of both runs, those that one has skipped among them, per task, in the run's order.
+def align(run: Run, reference: Run, *, anyway: bool = False) -> dict[str, list[Pair]]:
+    """The items that both runs hold, those that one has skipped among them, per task, in the run's order.
+
+    Args:
+        anyway: also of runs that asked differently (``differences``).
 
     Raises:
-        UserError: the runs do not hold the same tasks and items, asked in different ways, or are judged differently.
+        UserError: the runs share no item, asked in different ways, or are judged differently.
     """
-    for name, default in SAME_TO_COMPARE.items():
-        values = [r.header.get("settings", {}).get(name, default) for r in (run, reference)]
-        if values[0] != values[1]:
-            said = ["default" if value == default else "on" if value is True else str(value) for value in values]
-            option = name.replace("_", "-")
-            raise UserError(
-                f"the runs asked with different --{option}: {said[0]} and {said[1]}",
-                f"use the same --{option} for both",
-            )
-    for task in dict.fromkeys(task for task, _ in run.predictions):
+    if not anyway and (lines := differences(run, reference)):
+        raise UserError(f"the runs asked with {'; '.join(lines)}", _hint(lines[0]))
+    shared = _shared(run, reference)
+    for task in dict.fromkeys(task for task, _ in shared):
         splits = [_split(r, task) for r in (run, reference)]
         if None not in splits and splits[0] != splits[1]:
             raise UserError(
                 f"the runs asked different splits of {task}: {splits[0]} and {splits[1]}",
-                "use the same files in --data for both",
+                SAME_ROWS,
             )
-    missing = [key for key in run.predictions if key not in reference.predictions]
-    extra = [key for key in reference.predictions if key not in run.predictions]
-    if missing or extra:
-        (task, item), where = (missing[0], reference.directory) if missing else (extra[0], run.directory)
-        raise UserError(
-            f"the runs do not hold the same items: {len(missing) + len(extra)} differ, first {task} {item}, "
-            f"which {where} lacks",
-            "use the same tasks, --limit and --shots for both",
-        )
+    if not shared:
+        raise UserError(f"{run.directory} and {reference.directory} share no item", "use the same tasks for both")
     found: dict[str, list[tuple[Prediction, Prediction]]] = {}
-    for key, prediction in run.predictions.items():
-        other = reference.predictions[key]
+    for key in shared:
+        prediction, other = run.predictions[key], reference.predictions[key]
         if prediction.target != other.target:
             raise UserError(
-                f"{key[0]} {key[1]} has target {prediction.target!r} in one run, {other.target!r} in the other"
+                f"{key[0]} {key[1]} has target {prediction.target!r} in one run, {other.target!r} in the other",
+                SAME_ROWS,
+            )
+        counts = [len(side.logprobs) for side in (prediction, other) if side.logprobs is not None]
+        if len(set(counts)) > 1:
+            raise UserError(
+                f"{key[0]} {key[1]} has {counts[0]} choices in one run, {counts[1]} in the other", SAME_ROWS
             )
         found.setdefault(key[0], []).append((prediction, other))
-    _refuse_other_templates(run, reference)
     return {task: _judged(task, items) for task, items in found.items()}
+
+
+def only_in(run: Run, other: Run) -> dict[str, int]:
+    """By task, how many items of ``run`` the other run does not hold; of tasks that have such."""
+    return dict(Counter(task for task, item in run.predictions if (task, item) not in other.predictions))
+
+
+def differences(run: Run, reference: Run) -> list[str]:
+    """What the runs were asked with that is not the same, a line each that names the option first.
+
+    Which of the items were asked (``--limit``, and the tasks themselves) is none.
+    """
+    settings = [r.header.get("settings", {}) for r in (run, reference)]
+    lines = []
+    for name, default in SAME_TO_COMPARE.items():
+        values = [each.get(name, default) for each in settings]
+        if values[0] != values[1]:
+            said = ["default" if value == default else "on" if value is True else str(value) for value in values]
+            lines.append(f"different --{name.replace('_', '-')}: {said[0]} and {said[1]}")
+    shared = _shared(run, reference)
+    for task in dict.fromkeys(task for task, _ in shared):
+        files = [each.get("questions", {}).get(task, {}) for each in settings]
+        for name, what in OWN_FILES.items():
+            digests = [str(each.get(name) or "none")[:12] for each in files]
+            if digests[0] != digests[1]:
+                lines.append(f"different {what} of {task}: {digests[0]} and {digests[1]}")
+    # A template that nothing was put into is no matter.
+    templates = [r.header.get("model", {}).get("chat_template_sha256") for r in (run, reference)]
+    if (
+        None not in templates
+        and templates[0] != templates[1]
+        and any(run.predictions[key].tokens_sha256 != reference.predictions[key].tokens_sha256 for key in shared)
+    ):
+        lines.append(f"different chat templates: {templates[0][:12]} and {templates[1][:12]}")
+    return lines
+
+
+def _hint(line: str) -> str:
+    """What to do about the first of ``differences``."""
+    what = line.removeprefix("different ").partition(":")[0]
+    return f"use the same {what} for both, or --anyway"
+
+
+def _shared(run: Run, reference: Run) -> list[tuple[str, str]]:
+    """Task and id of the items that both hold."""
+    return [key for key in run.predictions if key in reference.predictions]
 
 
 def _judged(task: str, items: Sequence[tuple[Prediction, Prediction]]) -> list[Pair]:
@@ -161,15 +208,3 @@ def _split(run: Run, task: str) -> str | None:
     named = run.header.get("settings", {}).get("splits", {}).get(task)
     split = run.report.get("tasks", {}).get(task, {}).get("split") if named is None else named
     return None if split is None else str(split)
-
-
-def _refuse_other_templates(run: Run, reference: Run) -> None:
-    """Refuse prompts that another chat template has changed; a template that nothing was put into is no matter."""
-    digests = [r.header.get("model", {}).get("chat_template_sha256") for r in (run, reference)]
-    if None in digests or digests[0] == digests[1]:
-        return
-    if any(one.tokens_sha256 != reference.predictions[key].tokens_sha256 for key, one in run.predictions.items()):
-        raise UserError(
-            f"the runs used different chat templates: {str(digests[0])[:12]} and {str(digests[1])[:12]}",
-            "use the template of the same checkpoint for both",
-        )

@@ -133,10 +133,11 @@ def without_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader, also after a kill or a power cut, sees the old or the whole new one.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, also after a kill or a power cut, sees the old or the whole new one.
 
-    The text is written as ``PATH.partial``, synced and renamed. A link stays one, and its target is replaced.
+    The content, of a text its UTF-8, is written as ``PATH.partial``, synced and renamed. A link stays one, and its
+    target is replaced.
 
     Raises:
         UserError: ``path`` is there and no regular file.
@@ -151,7 +152,7 @@ def write_whole(path: Path, text: str) -> None:
     try:
         partial.unlink(missing_ok=True)  # a link or a pipe of that name is not written through
         with partial.open("xb") as file:
-            file.write(text.encode("utf-8", "replace"))
+            file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)

@@ -30,7 +30,10 @@ RULES: dict[str, tuple[str, ...]] = {  # a module goes by the first line that na
     "orin_runner.*": WORDS,
     "convert.__main__": ("orin_runner.cli.convert", "orin_runner.cli.exits"),
     "convert.*": (*WORDS, *(f"orin_runner.model.gguf_{part}" for part in ("keys", "header", "digests")), "convert.*"),
-    "eval.reference": (*WORDS, "orin_runner.model.*", "eval.*", "convert.checkpoint", "convert.vocab.special_tokens"),
+    "eval.reference": (
+        *(*WORDS, "orin_runner.model.*", "eval.*", "convert.checkpoint"),
+        *("convert.vocab.special_tokens", "convert.vocab.vocabulary"),
+    ),
     "eval.*": (*WORDS, "orin_runner.model.*", "orin_runner.machine.sensors", "eval.*"),
     "convert": (),
     "eval": (),
@@ -42,6 +45,7 @@ ALONE = {  # libraries that one module imports for all, or one of a package
     "datasets": "eval.data.readers",
     "pyarrow": "eval.data.readers",
     "huggingface_hub": "convert.download",
+    "pynvml": "orin_runner.machine.nvml",
     "ray": "orin_runner.workers.ray_driver",
 }
 

@@ -10,10 +10,11 @@ from benchmarks.breaks.counts import TOKENS
 from benchmarks.breaks.form import Break
 from benchmarks.breaks.listed import LISTED
 from benchmarks.breaks.protocol import PROTOCOL
+from benchmarks.breaks.questions import QUESTIONS
 from benchmarks.breaks.report import REPORT
 from benchmarks.breaks.screen import SCREEN
 from benchmarks.breaks.shared import SHARED
 
-BREAKS: tuple[Break, ...] = (*LISTED, *REPORT, *TOKENS, *COMPARISON, *PROTOCOL, *SCREEN, *SHARED)
+BREAKS: tuple[Break, ...] = (*LISTED, *REPORT, *TOKENS, *COMPARISON, *PROTOCOL, *QUESTIONS, *SCREEN, *SHARED)
 
 __all__ = ["BREAKS", "Break"]

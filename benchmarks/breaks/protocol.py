@@ -33,8 +33,8 @@ PROTOCOL = (
     Break(
         "hellaswag: endings lose the space that a mark leaves",
         HELLASWAG,
-        'return BRACKETS.sub("", value.strip().replace(" [title]", ". ")).replace("  ", " ")',
-        'return BRACKETS.sub("", value.strip().replace(" [title]", ". ")).replace("  ", " ").strip()',
+        'map(_without_brackets, lines)).replace("  ", " ")',
+        'map(_without_brackets, lines)).replace("  ", " ").strip()',
         (f"{ASKED}the_requests_are_those_of_2023",),
     ),
     Break(

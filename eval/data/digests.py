@@ -52,13 +52,18 @@ def changed_files(task: str, data: Path | None, folders: Sequence[str] = ()) -> 
     for name, published in PUBLISHED.get(task, {}).items():
         path = first_file(data, name, *(f"{folder}/{Path(name).name}" for folder in folders))
         if path is not None:
-            found = _sha256(path)
+            found = file_sha256(path)
             if found != published:
                 lines.append(f"{path} is not the published file: sha256 {found[:12]}… instead of {published[:12]}…")
     return lines
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, unpacked if it is gzipped.
+
+    Raises:
+        UserError: as ``lines_of``.
+    """
     digest = hashlib.sha256()
     for line in lines_of(path):
         digest.update(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,13 @@ from orin_runner.errors import UserError
 from orin_runner.files import json_text, parse_json, read_bytes, whole_lines
 from orin_runner.model.proof import Proof, Verdict
 
-DEFAULTS: dict[str, Any] = {"draft": True, "chat": False, "too_long": "truncate"}
+DEFAULTS: dict[str, Any] = {"draft": True, "chat": False, "too_long": "truncate", "questions": {}}
 """What a run was made with whose settings do not name one of these; of others it is None."""
+
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+NO_OPTIONS = ("tasks", "questions", "splits")
+"""Settings that no option of their name stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +92,64 @@ def read_earlier(directory: Path, header: dict[str, Any]) -> Earlier:
     return Earlier(old, known, read_parts(directory / PARTS), len(content), len(whole), read_report(directory))
 
 
+def check_settings(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with other ``settings`` than the run's, as far as they are known before its model is opened.
+
+    Raises:
+        UserError: one differs; it is named with both values. Or ``run.json`` is damaged.
+    """
+    if (directory / RUN).exists():
+        old = read_header(directory).get("settings", {})
+        _refuse(directory, _differing(old, parse_json(json_text(settings))))
+
+
 def _check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    differing = ["engine"] if old.get("engine") != new.get("engine") else []
-    before, now = old.get("settings", {}), new.get("settings", {})
-    for name in dict.fromkeys([*before, *now]):
-        # A run that is older than a setting was made with its default; the rows themselves are compared, item by item.
-        default = now.get("splits") if name == "splits" else DEFAULTS.get(name)
-        if before.get(name, default) != now.get(name, default):
-            differing.append(f"settings ({name})")
-    if old.get("model", {}).get("sha256") != new.get("model", {}).get("sha256"):
-        differing.append("model")
-    digests = [header.get("model", {}).get("tokenizer_sha256") for header in (old, new)]
-    if None not in digests and digests[0] != digests[1]:
-        differing.append("tokenizer")
-    if differing:
-        raise UserError(f"{directory} holds a run with other {' and '.join(differing)}", f"see {directory / RUN}")
+    models = [header.get("model", {}) for header in (old, new)]
+    tokenizers = [model.get("tokenizer_sha256") for model in models]
+    pairs = {
+        "engine": [header.get("engine") for header in (old, new)],
+        "model": [model.get("sha256") for model in models],
+        "tokenizer": tokenizers if None not in tokenizers else [None, None],
+    }
+    differing = {name: (was, wanted) for name, (was, wanted) in pairs.items() if was != wanted}
+    before = old.get("settings", {})
+    now = {**{name: DEFAULTS.get(name) for name in before}, **new.get("settings", {})}
+    _refuse(directory, {**_differing(before, now), **differing})
     verdict = Verdict.of_run(old)
     if verdict.proof is Proof.REFUTED:
         raise UserError(f"{directory} holds answers of a damaged model: {verdict.detail}", "begin another run")
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """By option, both values of each setting in ``now`` that differs."""
+    found = {}
+    for name, wanted in now.items():
+        # A run that is older than a setting was made with its default; the rows themselves are compared, item by item.
+        was = before.get(name, wanted if name == "splits" else DEFAULTS.get(name))
+        if was != wanted:
+            found[name if name in NO_OPTIONS else f"--{name.replace('_', '-')}"] = (was, wanted)
+    return found
+
+
+def _refuse(directory: Path, differing: Mapping[str, tuple[Any, Any]]) -> None:
+    lines = [f"{name} {_shown(was)}, not {_shown(wanted)}" for name, (was, wanted) in differing.items()]
+    if lines:
+        raise UserError(
+            f"{directory} holds a run with {' and with '.join(lines)}",
+            f"orin-run eval --resume --out {shlex.quote(str(directory))} takes all of it from {RUN}",
+        )
+
+
+def _shown(value: Any) -> str:
+    """A setting as a line shows it."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_shown(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = "default" if value is None else str(value)
+    return text[:12] if SHA256.fullmatch(text) else text
 
 
 def check_folder(directory: Path, *, resume: bool = False) -> None:

@@ -25,7 +25,6 @@ SAME_TO_COMPARE = {
     "scoring": None,
     "chat": False,
     "protocol": None,
-    "limit": None,
     "max_new_tokens": None,
 }
 """Settings that must be equal for two runs to be compared, and what a run that does not name them was made with."""

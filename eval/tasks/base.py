@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,6 +28,7 @@ class LoadOptions:
         scoring: score answer letters or whole choices, None for the task's own way.
         chat: put each prompt into the model's chat template.
         protocol: ask as the challenge of this year did, None for the task's own way.
+        ids: of the questions to ask; empty for all.
     """
 
     data: Path | None = None
@@ -35,6 +37,7 @@ class LoadOptions:
     scoring: Scoring | None = None
     chat: bool = False
     protocol: Year | None = None
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +178,20 @@ def loaded(docs: list[Doc], split: str | None, options: LoadOptions) -> Loaded:
     """All questions of a split as ``options`` limit them.
 
     Raises:
-        UserError: two have the same id.
+        UserError: two have the same id, or none has one that is asked for.
     """
     if len({doc.id for doc in docs}) < len(docs):
         twice = next(doc_id for doc_id, n in Counter(doc.id for doc in docs).items() if n > 1)
         raise UserError(f"two questions are called {twice}", "remove one of the files in --data that hold it")
-    return Loaded(spread(docs, options.limit), split, len(docs))
+    return Loaded(spread(_chosen(docs, options.ids), options.limit), split, len(docs))
+
+
+def _chosen(docs: list[Doc], ids: Sequence[str]) -> list[Doc]:
+    known = {doc.id: doc for doc in docs}
+    for doc_id in ids:
+        if doc_id not in known:
+            raise UserError(f"no question is called {doc_id!r}", f"they are called {', '.join([*known][:3])}, ...")
+    return [known[doc_id] for doc_id in dict.fromkeys(ids)] or docs
 
 
 def spread(docs: list[Doc], limit: int | None) -> list[Doc]:

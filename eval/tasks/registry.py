@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
+from pathlib import Path
 
 from eval.tasks.anli import ANLI
 from eval.tasks.arc import ARCChallenge, ARCEasy
@@ -45,6 +47,16 @@ ALL: tuple[Task, ...] = (
 )
 TASKS: dict[str, Task] = {task.name: task for task in ALL}
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "phi3": tuple(task.name for task in ALL if task.phi3_shots is not None and task.name != "bbh_direct"),
+    "challenge2024": ("challenge", "mmlu", "commonsense_qa", "winogrande", "bbh", "boolq", "drop"),
+}
+"""Names that stand for several tasks.
+
+``phi3``: the benchmarks of Phi-3's report (arXiv:2404.14219, table 1) that are here, each once. ``challenge2024``: the
+challenge's public questions, and the data sets that the first draft of its rules names.
+"""
+
 
 def get_task(name: str) -> Task:
     """The task called ``name``.
@@ -53,7 +65,13 @@ def get_task(name: str) -> Task:
         UserError: there is none; the nearest name is suggested.
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
-        known = ", ".join(sorted(TASKS))
-        raise UserError(f"unknown task {name!r}", f"did you mean {near[0]!r}?" if near else f"known tasks: {known}")
+        near = difflib.get_close_matches(name, [*TASKS, *GROUPS], n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else "orin-run tasks lists all"
+        raise UserError(f"unknown task {name!r}", hint)
     return TASKS[name]
+
+
+def names_in(words: Iterable[str]) -> list[str]:
+    """The names that ``words`` hold, each once: of groups those of their tasks; several may stand between commas."""
+    found = [name for word in words for name in ([word] if Path(word).is_file() else word.split(","))]
+    return list(dict.fromkeys(task for name in found if name for task in GROUPS.get(name, (name,))))

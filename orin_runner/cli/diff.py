@@ -30,17 +30,25 @@ def diff_command(
         list[Path], typer.Argument(metavar="REFERENCE...", help="Runs to compare with; the first one is judged by.")
     ],
     max_drop: Annotated[float, typer.Option(help="Largest allowed drop of average accuracy, in points.")] = MAX_DROP,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Compare runs that asked with other shots, templates and so on, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare a run with a reference item by item. Exit status 1 if accuracy drops by more than --max-drop."""
+    """Compare a run with a reference on the items that both hold. Exit status 1 if it loses more than --max-drop."""
     notes, opened = Notes(), Run.open(run)
-    results = diff_all(opened, [Run.open(other) for other in references], max_drop)
+    results = diff_all(opened, [Run.open(other) for other in references], max_drop, anyway=anyway)
     if as_json:
         say_json(results[0] if len(results) == 1 else results)
     else:
         print_diff(results)
     for result in results:
         other = result["reference"]
+        for line in result["differences"]:
+            notes.warn(f"{run} and {other} asked with {line}")
+        for holder, lacking, counts in ((run, other, "only_in_run"), (other, run, "only_in_reference")):
+            for name, n in result[counts].items():
+                notes.warn(f"{n} {name} items of {holder} are not in {lacking}: they are not compared")
         for name, n in result["skipped"].items():
             notes.warn(f"{n} {name} items are skipped in {run} or {other}: they are not compared")
         rules = [result[f"{role}_too_long"] for role in ("run", "reference")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,23 +16,27 @@ from eval.challenge_rules import rule_warnings
 from eval.evaluate import Prepared, check_known, evaluate
 from eval.progress import Status
 from eval.report.page import PAGE
+from eval.runs.items import ITEMS, write_items
 from eval.runs.meter import Meter
-from eval.runs.resume import check_folder, read_earlier
+from eval.runs.resume import check_folder, check_settings, read_earlier
 from eval.runs.run import PREDICTIONS
 from eval.runs.samples import SAMPLES
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
-from orin_runner.cli import exits
+from orin_runner.cli import defaults, exits
 from orin_runner.cli.launch import Launch, all_requests, chosen_places, offload_lines, open_proved, plan_lines
 from orin_runner.cli.options import (
+    TASKS_HELP,
     AllowQuantized,
     ChallengeProtocol,
     Chat,
     Data,
     Device,
+    FewShot,
     Gpus,
     Json,
     Limit,
+    LogItems,
     MaxNewTokens,
     ModelFile,
     Out,
@@ -39,12 +44,13 @@ from orin_runner.cli.options import (
     ReplicaCount,
     ScoringMode,
     Shots,
-    Tasks,
+    Template,
     TooLongRule,
     asked,
     chosen_tasks,
     device_bytes,
     load_options,
+    own_questions,
     splits,
 )
 from orin_runner.cli.questions import prepare_all
@@ -61,13 +67,17 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.process_clock import process_started
 from orin_runner.requests import Request, context_tokens, longest_path
+from orin_runner.workers.places import Place, gpus_here
 from orin_runner.workers.replicas import Replicas
 from orin_runner.workers.supervisor import Supervisor
 
 ENGINE = "llama.cpp"
 """What ``run.json`` calls this engine."""
 
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was broken off.")]
+TasksOfRun = Annotated[list[str] | None, typer.Argument(metavar="TASK...", help=TASKS_HELP)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out that was broken off, with its tasks and options.")
+]
 Draft = Annotated[bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")]
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
@@ -93,7 +103,8 @@ Verify = Annotated[
 
 
 def eval_command(
-    tasks: Tasks,
+    context: typer.Context,
+    tasks: TasksOfRun = None,
     model: ModelFile = None,
     named_tokenizer: NamedTokenizer = None,
     allow_quantized: AllowQuantized = False,
@@ -103,6 +114,8 @@ def eval_command(
     scoring: ScoringMode = None,
     chat: Chat = False,
     protocol: ChallengeProtocol = None,
+    template: Template = None,
+    fewshot: FewShot = None,
     out: Out = None,
     resume: Resume = False,
     verify: Verify = None,
@@ -117,25 +130,47 @@ def eval_command(
     prompt_cache: CacheFolder = None,
     prompt_cache_gb: CacheSize = 20.0,
     measure_limit: MeasuredLimit = False,
+    log_items: LogItems = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
     began, notes = process_started(), Notes()
     start_s = time.perf_counter() - began
-    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
-    part = None if shard is None else Shard.parse(shard)
-    chosen = chosen_tasks(notes, tasks, data)
     if resume and out is None:
         raise UserError("--resume needs --out", "name the folder of the run that was broken off")
-    out = out or run_folder(tasks)
+    if resume and out is not None:
+        check_folder(out, resume=True)
+    if not tasks:
+        raise UserError(
+            "no task is named", "orin-run eval TASK...; --resume --out RUN needs none if RUN has a run.json"
+        )
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
+    part = None if shard is None else Shard.parse(shard)
+    chosen = chosen_tasks(notes, tasks, data, template, fewshot)
+    out = out or run_folder([task.name for task in chosen])
     check_folder(out, resume=resume)
+    settings = {
+        "tasks": [task.name for task in chosen],
+        "questions": own_questions(chosen),
+        "draft": draft,
+        **asked(options),
+        "prompt_cache": None if prompt_cache is None else str(prompt_cache),
+        "max_new_tokens": max_new_tokens,
+        "too_long": too_long.value,
+        "shard": None if part is None else str(part),
+    }
+    if resume:
+        check_settings(out, settings)
     if not math.isfinite(prompt_cache_gb * 1e9):
         raise UserError(f"--prompt-cache-gb {prompt_cache_gb} is no number of gigabytes", "--prompt-cache-gb 20")
     file, evidence = open_proved(notes, model, allow_quantized=allow_quantized)
+    if ray is not None:
+        evidence = evidence.unread("the data of the nodes' files was not compared with the manifest")
     proof = RunProof(notes, evidence, verify=verify, mixes=resume or prompt_cache is not None)
     cache = None
     if prompt_cache is not None:
-        cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {file.digest()}")
+        identity = file.digest() if proof.comes_first else file.digest_as_it_lies()
+        cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {identity}")
     size = device_bytes(device)
     with chosen_places(notes, file, gpus, replicas, ray) as where, Launch(notes, file, size, where) as launch:
         tokenizer = open_tokenizer(notes, file, named_tokenizer)
@@ -146,20 +181,13 @@ def eval_command(
         if part is not None:
             prepared, said = part.of_tasks(prepared)
         requests = all_requests(prepared)
-        settings = {
-            "tasks": tasks,
-            "draft": draft,
-            **asked(options),
-            "prompt_cache": None if prompt_cache is None else str(prompt_cache),
-            "max_new_tokens": max_new_tokens,
-            "too_long": too_long.value,
-            "splits": splits(prepared),
-            "shard": None if part is None else str(part),
-        }
+        settings["splits"] = splits(prepared)
         if resume and (report := _finished(out, file, tokenizer, settings, prepared)) is not None:
             notes.note(
                 f"{out} holds all {len(requests)} answers: nothing is left to go on with, and nothing is changed"
             )
+            if log_items and not (out / ITEMS).exists():
+                write_items(out, prepared, tokenizer)
             print_result(report, out, as_json, page=not (out / PAGE).exists())
             return
         with proof, launch.started(whole, draft=draft, prompt_cache=cache) as supervisor:
@@ -169,6 +197,7 @@ def eval_command(
                 **common_header(ENGINE),
                 **model_header(file, tokenizer, verdict, supervisor),
                 "settings": settings,
+                "options": defaults.kept(context, settings, file.path),
             }
             if part is not None:
                 header["shard"] = said
@@ -178,7 +207,7 @@ def eval_command(
                     held = sum(prediction.skipped is None for prediction in writer.known.values())
                     notes.note(f"{out} holds {held} answers of {len(requests)}{torn}")
                 sections, measured = _metered_run(
-                    notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll
+                    notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll, where
                 )
                 report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks, "measured": measured}
                 report["lossy"] = bool(file.quantized)
@@ -189,8 +218,10 @@ def eval_command(
                     writer.report(report)
                 if not left:
                     proof.wait()
+    if log_items:
+        write_items(out, prepared, tokenizer)
     print_result(report, out, as_json)
-    again = f"orin-run eval {' '.join(tasks)} --resume --out {out}"
+    again = f"orin-run eval --resume --out {shlex.quote(str(out))}"
     if left:
         raise exits.BrokenOffError(f"{again} goes on")
     failed = sum(section["failed"] for section in sections.values())
@@ -282,6 +313,7 @@ def _metered_run(
     start_s: float,
     began: float,
     poll: Callable[[], None],
+    where: Sequence[Place],
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Run the tasks, up to one that is interrupted, with a meter beside them.
 
@@ -289,6 +321,7 @@ def _metered_run(
         start_s: seconds from the start of the process to the start of the command.
         began: the start of the process, on the scale of ``time.perf_counter``.
         poll: called whenever a task has come further; what it raises ends the run.
+        where: the replicas run.
 
     Returns:
         The tasks' sections of ``report.json``, and what was measured.
@@ -296,8 +329,12 @@ def _metered_run(
     device = supervisor.plan.device
     sections: dict[str, Any] = {}
     ran = 0.0  # seconds of the tasks before
-    sensors = find_sensors(cuda=device.cuda)
-    with Meter(writer.directory / SAMPLES, sensors, unified=device.cuda and device.unified) as meter:
+    sensors = find_sensors(cuda=device.cuda, gpus=gpus_here(where))
+    beyond = any(place.gpus is None for place in where)
+    if beyond:
+        notes.note("memory, power and GPUs are measured on this machine only")
+    unified = device.cuda and device.unified
+    with Meter(writer.directory / SAMPLES, sensors, unified=unified, elsewhere=beyond) as meter:
         for item in prepared:
             name = item.task.name
             meter.begin(name)
@@ -315,6 +352,8 @@ def _metered_run(
                 break
     if meter.failure is not None:
         notes.warn(f"{SAMPLES} ends early: {os_error_line(meter.failure)}")
+    if sensors.failure is not None:
+        notes.warn(f"{SAMPLES} has gaps: {sensors.failure}")
     return sections, meter.measured()
 
 
@@ -331,6 +370,6 @@ class _TaskProgress:
         self._began = time.perf_counter()
 
     def __call__(self, status: Status) -> None:
-        self._meter.update(status.computed, status.done)
+        self._meter.update(status.computed, status.done - status.resumed)
         self._bar.update(status.share, status.words(time.perf_counter() - self._began))
         self._poll()

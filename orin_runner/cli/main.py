@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from orin_runner import __version__
-from orin_runner.cli import exits
+from orin_runner.cli import defaults, exits
 from orin_runner.cli.diff import diff_command
 from orin_runner.cli.eval import eval_command
 from orin_runner.cli.inspect import inspect_command
@@ -17,6 +18,7 @@ from orin_runner.cli.plan import plan_command
 from orin_runner.cli.reference import reference_command
 from orin_runner.cli.report import report_command
 from orin_runner.cli.selftest import selftest_command
+from orin_runner.cli.show import show_command
 from orin_runner.cli.tasks import tasks_command
 from orin_runner.console import say
 from orin_runner.model import llama
@@ -26,23 +28,46 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Run a non-quantized LLM over whole benchmarks through llama.cpp, computing every distinct token once.",
 )
-app.command("eval")(eval_command)
-app.command("plan")(plan_command)
-app.command("inspect")(inspect_command)
-app.command("tasks")(tasks_command)
-app.command("selftest")(selftest_command)
-app.command("reference")(reference_command)
-app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lm_eval_command)
-app.command("merge")(merge_command)
-app.command("diff")(diff_command)
-app.command("report")(report_command)
+
+
+def _add(name: str, command: Callable[..., None], *examples: str, **settings: Any) -> None:
+    """A command, with lines that ``--help`` ends in."""
+    lines = "\n\n".join(("Examples:", *(f"orin-run {name} {words}".rstrip() for words in examples)))
+    app.command(name, cls=defaults.Command, epilog=lines, context_settings=settings)(command)
+
+
+_add(
+    "eval",
+    eval_command,
+    "mmlu boolq --data FOLDER --limit 100",
+    "my_questions.jsonl --template prompt.txt",
+    "phi3 --shots phi3 --out runs/phi3",
+    "--resume --out runs/phi3",
+)
+_add("plan", plan_command, "mmlu --data FOLDER --device orin-32gb")
+_add("inspect", inspect_command, "FILE.gguf")
+_add("tasks", tasks_command, "--data FOLDER")
+_add("show", show_command, "mmlu --data FOLDER --id abstract_algebra/3", "my_questions.csv --limit 2 --json")
+_add("selftest", selftest_command, "--model FILE.gguf")
+_add("reference", reference_command, "boolq --data FOLDER --model CHECKPOINT --limit 100 --out runs/reference")
+_add(
+    "lm-eval",
+    lm_eval_command,
+    "--tasks lambada_openai --limit 100",
+    allow_extra_args=True,
+    ignore_unknown_options=True,
+)
+_add("merge", merge_command, "runs/part1 runs/part2 runs/part3 --out runs/all")
+_add("diff", diff_command, "runs/boolq runs/reference", "runs/new runs/old --max-drop 1 --json")
+_add("report", report_command, "runs/boolq", "runs/new runs/old")
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     if version:
         say(f"orin-run {__version__}, llama-cpp-python {llama.version()}")

@@ -9,19 +9,33 @@ from typing import Annotated, Any, Literal
 import typer
 
 from eval.data.digests import changed_files
+from eval.data.question_file import is_question_file
 from eval.evaluate import Prepared
 from eval.tasks.base import LoadOptions, Scoring, Task, Year
-from eval.tasks.registry import get_task
+from eval.tasks.own import OwnChoices, OwnTexts, own_task
+from eval.tasks.registry import get_task, names_in
 from eval.truncation import TooLong
 from orin_runner.console import Notes
 from orin_runner.errors import UserError
 from orin_runner.machine.devices import KNOWN, UNITS, parse_size
 from orin_runner.machine.memory_formula import MIB
 
-Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help="Such as mmlu; orin-run tasks lists all.")]
+TASKS_HELP = "Such as mmlu, or a group such as phi3 (orin-run tasks lists all), or a file of questions."
+Tasks = Annotated[list[str], typer.Argument(metavar="TASK...", help=TASKS_HELP)]
+Template = Annotated[
+    Path | None,
+    typer.Option("--template", metavar="FILE", help="Prompt of your own questions: {question} stands for that column."),
+]
+FewShot = Annotated[
+    Path | None,
+    typer.Option("--fewshot", metavar="FILE", help="Worked examples before your own questions, in their form."),
+]
 ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_MODEL, else the last make convert).")]
 Data = Annotated[
-    Path | None, typer.Option(help="Folder with the published data files; without it tasks load from the hub.")
+    Path | None,
+    typer.Option(
+        help="Folder with the published data files (default: $ORIN_DATA); without it tasks load from the hub."
+    ),
 ]
 MAX_COUNT = 10**9
 """Of questions, tokens and worked examples that may be asked for; ``run.json`` and llama.cpp count up to some more."""
@@ -79,6 +93,9 @@ RayCluster = Annotated[
         "and --replicas are then those of each node (needs the ray extra).",
     ),
 ]
+LogItems = Annotated[
+    bool, typer.Option("--log-items", help="Write items.jsonl.gz: each item's prompt, choices and answer in full.")
+]
 AllowQuantized = Annotated[
     bool,
     typer.Option("--allow-quantized", help="Run a quantized GGUF, for comparison; all that it leaves is marked lossy."),
@@ -123,13 +140,28 @@ def load_options(
     )
 
 
-def chosen_tasks(notes: Notes, names: Sequence[str], data: Path | None) -> list[Task]:
+def chosen_tasks(
+    notes: Notes, names: Sequence[str], data: Path | None, template: Path | None = None, fewshot: Path | None = None
+) -> list[Task]:
     """The tasks of these names, each once; files under ``data`` that are not the published ones are reported.
 
+    Args:
+        names: of tasks, of groups of them, and of files of questions.
+        template, fewshot: of the latter.
+
     Raises:
-        UserError: there is no such task.
+        UserError: there is no such task, a file is not usable, or two are called the same.
     """
-    tasks = [get_task(name) for name in dict.fromkeys(names)]
+    tasks: list[Task] = []
+    for name in names_in(names):
+        own = is_question_file(name)
+        tasks.append(own_task(Path(name), template, fewshot) if own else get_task(name))
+    own_ones = [task.name for task in tasks if isinstance(task, (OwnChoices, OwnTexts))]
+    if len({*own_ones}) < len(own_ones):
+        raise UserError("two files of questions have the same name", "rename one: the results go by that name")
+    for option, file in (("--template", template), ("--fewshot", fewshot)):
+        if file is not None and not own_ones:
+            raise UserError(f"{option} is for questions of your own", "name their file where a task is")
     for task in tasks:
         for line in changed_files(task.name, data, getattr(task, "folders", ())):
             notes.warn(line)
@@ -139,6 +171,11 @@ def chosen_tasks(notes: Notes, names: Sequence[str], data: Path | None) -> list[
 def asked(options: LoadOptions) -> dict[str, Any]:
     """What ``run.json`` says of the questions."""
     return {name: getattr(options, name) for name in ("limit", "shots", "scoring", "chat", "protocol")}
+
+
+def own_questions(tasks: Sequence[Task]) -> dict[str, dict[str, str | None]]:
+    """By task, what ``run.json`` says of the files of the user's own questions."""
+    return {task.name: task.file.identity for task in tasks if isinstance(task, (OwnChoices, OwnTexts))}
 
 
 def splits(prepared: Sequence[Prepared]) -> dict[str, str | None]:

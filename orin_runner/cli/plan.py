@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import typer
 
 from eval.truncation import TooLong, n_truncated
-from orin_runner.cli.launch import all_requests, open_model, plan_lines
+from orin_runner.cli.launch import all_requests, open_model, plan_here, plan_lines
 from orin_runner.cli.options import (
     AllowQuantized,
     ChallengeProtocol,
     Chat,
     Data,
     Device,
+    FewShot,
+    Gpus,
     Json,
     Limit,
     MaxNewTokens,
     ModelFile,
+    ReplicaCount,
     ScoringMode,
     Shots,
     Tasks,
+    Template,
     TooLongRule,
     chosen_tasks,
     device_bytes,
@@ -31,7 +37,6 @@ from orin_runner.machine.devices import KNOWN
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner
 from orin_runner.workers.messages import Job
-from orin_runner.workers.supervisor import planned
 
 
 def plan_command(
@@ -45,9 +50,13 @@ def plan_command(
     scoring: ScoringMode = None,
     chat: Chat = False,
     protocol: ChallengeProtocol = None,
+    template: Template = None,
+    fewshot: FewShot = None,
     max_new_tokens: MaxNewTokens = None,
     too_long: TooLongRule = TooLong.TRUNCATE,
     device: Device = "auto",
+    gpus: Gpus = "auto",
+    replicas: ReplicaCount = "auto",
     as_json: Json = False,
 ) -> None:
     """Show what a run will take before anything is loaded. Exit status 1 if it does not fit."""
@@ -55,7 +64,7 @@ def plan_command(
     options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
     file = open_model(notes, model, allow_quantized=allow_quantized)
     tokenizer = open_tokenizer(notes, file, named_tokenizer)
-    chosen = chosen_tasks(notes, tasks, data)
+    chosen = chosen_tasks(notes, tasks, data, template, fewshot)
     prepared = prepare_all(notes, chosen, options, tokenizer, file.n_ctx_train, too_long, max_new_tokens)
     requests = all_requests(prepared)
     size = device_bytes(device)
@@ -64,7 +73,7 @@ def plan_command(
     if device in KNOWN:
         found, fitting = MemoryPlanner(file, KNOWN[device], job.n_threads).plan_that_fits(job.needs, lengths)
     else:
-        found, fitting = planned(job, notes.warn)
+        found, fitting = plan_here(notes, file, job, gpus, replicas)
     whole = found.fits and fitting == max(lengths, default=1)
     if as_json:
         say_json(
@@ -87,8 +96,11 @@ def plan_command(
 
 
 def print_plan(plan: MemoryPlan) -> None:
-    """The whole plan as a table."""
+    """The whole plan as a table; of several GPUs a column for each."""
     rows = []
+    if plan.columns:
+        _print_columns(plan)
+        return
     for name, size in plan.terms.items():
         where = "unified" if plan.device.unified else "device" if name in plan.on_device else "host"
         rows.append((name + (" (assumed)" if name in plan.assumed else ""), f"{size / MIB:,.0f}", where))
@@ -98,5 +110,27 @@ def print_plan(plan: MemoryPlan) -> None:
     print_table(f"{plan.device.name}", ("term", "MiB", "memory"), rows)
     if plan.formula:
         say(f"the device is not here, so nothing is simulated: {plan.formula}")
+    for line in plan_lines(plan):
+        say(line)
+
+
+def _print_columns(plan: MemoryPlan) -> None:
+    """A plan for several GPUs."""
+
+    def row(name: str, sizes: Iterable[int], host: str = "") -> tuple[str, ...]:
+        return (name, *(f"{size / MIB:,.0f}" for size in sizes), host)
+
+    rows = [("layers", *(str(column.layers) for column in plan.columns), "")]
+    for name, size in plan.terms.items():
+        shown = name + (" (assumed)" if name in plan.assumed else "")
+        if name in plan.on_device:
+            rows.append(row(shown, (column.terms[name] for column in plan.columns)))
+        else:
+            rows.append((shown, *("" for _ in plan.columns), f"{size / MIB:,.0f}"))
+    rows.append(row("total", (column.total for column in plan.columns)))
+    rows.append(row(f"available ({plan.device.note})", (column.available for column in plan.columns)))
+    rows.append(row("remaining", (column.remaining for column in plan.columns)))
+    heads = ("MiB", *(column.name for column in plan.columns), "host")
+    print_table(plan.device.name, heads, rows)
     for line in plan_lines(plan):
         say(line)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eval.report.page import PAGE, write_page
+from eval.report.page import ENERGY, PAGE, digits, write_page
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE, share_of_prompt_rate
 from eval.runs.run import Run, lossy_line, quantized_types
 from orin_runner.console import Notes, print_table, say, say_json
@@ -21,6 +21,14 @@ CLOCKS = {
     CHALLENGE_2023: "from process start",
 }
 """The challenges' clocks, as both versions of the 2024 rules and 2023's count, and what each counts."""
+GPU_WORDS = (
+    ("peak_mib", ",.0f", "MiB at most"),
+    ("mean_watts", ",.1f", "W"),
+    ("mean_load", ".0f", "% load"),
+    ("mean_sm_mhz", ",.0f", "MHz on average"),
+    ("max_celsius", ".0f", "°C at most"),
+)
+"""Of a GPU in ``measured``: what a line says of it, with how many digits, in which words."""
 
 
 def run_folder(names: Sequence[str]) -> Path:
@@ -90,7 +98,11 @@ def print_report(report: dict[str, Any], out: Path, run: dict[str, Any]) -> None
         for line in task_lines(section, report.get("prompt_rate")):
             say(f"{name}: {line}")
     if report.get("measured"):
-        say(measured_line(report["measured"]))
+        for line in [measured_line(report["measured"]), *gpu_lines(report["measured"])]:
+            say(line)
+        for name, energy in report["measured"].get("energy", {}).items():
+            if line := energy_line(energy):
+                say(f"{name}: {line}")
     say(Verdict.of_run(run).line)
     if lossy := lossy_line(run):
         say(lossy)
@@ -168,10 +180,26 @@ def rows_line(section: dict[str, Any]) -> str:
     return f"{share} of the {section['split']} split" if section["split"] else share.removesuffix(",")
 
 
+def energy_line(energy: dict[str, float | None]) -> str:
+    """What a task's answers took, as far as it is known."""
+    return ", ".join(f"{digits(value)} {words}" for key, words in ENERGY.items() if (value := energy[key]))
+
+
+def gpu_lines(measured: dict[str, Any]) -> list[str]:
+    """A line for each GPU: what is known of it, and what slowed it down."""
+    lines = []
+    for gpu in measured.get("gpus", []):
+        said = [f"{gpu[key]:{digits}} {words}" for key, digits, words in GPU_WORDS if gpu[key] is not None]
+        said += [f"slowed down for {seconds:,.0f} s ({why})" for why, seconds in (gpu["throttled_s"] or {}).items()]
+        lines.append(f"GPU {gpu['id']} ({gpu['name']}): {', '.join(said) or 'nothing is known'}")
+    return lines
+
+
 def measured_line(measured: dict[str, Any]) -> str:
     """Peaks of memory, and power, of what was known."""
+    several = len(measured.get("gpus", [])) > 1
     memory = [
-        f"{counter.holder} {peak:,.0f} {counter.unit}"
+        f"{'the fullest GPU' if several and counter.name == 'gpu_mib' else counter.holder} {peak:,.0f} {counter.unit}"
         for counter in COUNTERS
         if counter.holder and (measured["unified"] or not counter.if_unified)
         if (peak := measured.get(f"peak_{counter.name}")) is not None

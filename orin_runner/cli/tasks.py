@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.tasks.base import LoadOptions, Task
-from eval.tasks.registry import TASKS
+from eval.tasks.registry import GROUPS, TASKS
 from orin_runner.cli.options import Data, Json
-from orin_runner.console import print_table, say_json
+from orin_runner.console import print_table, say, say_json
 from orin_runner.errors import UserError
 
 
@@ -18,9 +18,11 @@ def tasks_command(data: Data = None, as_json: Json = False) -> None:
     """List the tasks: questions, worked examples (the task's own and Phi-3's), metric, licence, source."""
     rows = [task_row(task, data) for task in TASKS.values()]
     if as_json:
-        say_json({"tasks": rows})
+        say_json({"tasks": rows, "groups": GROUPS})
     else:
         print_tasks(rows)
+        for group, names in GROUPS.items():
+            say(f"group {group}: {', '.join(names)}")
 
 
 def task_row(task: Task, data: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -12,13 +13,15 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
+from eval.runs.shapes import Energy, MeasuredGpu
 from eval.tasks.registry import TASKS
+from orin_runner.machine.nvml import GpuReading
 from tests.support.commands import orin_run
 from tests.support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "run-folder.md"
 ITEMS = "8"
-FILES = ("run.json", "predictions.jsonl", "samples.jsonl", "parts.json", "report.json")
+FILES = ("items.jsonl.gz", "run.json", "predictions.jsonl", "samples.jsonl", "parts.json", "report.json")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     assert done.returncode == 0, done.stderr
     predictions = out / "predictions.jsonl"
     predictions.write_bytes(predictions.read_bytes()[:-20])
-    done = orin_run(*command, "--resume", "--measure-limit")
+    done = orin_run(*command, "--resume", "--measure-limit", "--log-items")
     assert done.returncode == 0, done.stderr
     return out
 
@@ -55,13 +58,19 @@ def named() -> set[str]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_key_is_named(run: Path, name: str) -> None:
-    text = (run / name).read_text(encoding="utf-8")
-    values = [json.loads(line) for line in text.splitlines()] if name.endswith(".jsonl") else [json.loads(text)]
+    content = (run / name).read_bytes()
+    text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+    values = [json.loads(line) for line in text.splitlines()] if ".jsonl" in name else [json.loads(text)]
     # Names of tasks, of their groups ("text" is a key of predictions as well) and of their metrics are data.
     data = {*TASKS, "letters", *(metric for task in TASKS.values() for metric in task.metrics)}
     found = set(keys(values)) - data
     assert found
     assert found <= named()
+
+
+def test_keys_of_gpus_are_named() -> None:
+    """No GPU is needed to know them."""
+    assert {*GpuReading.__dataclass_fields__, *MeasuredGpu.model_fields, *Energy.model_fields} <= named()
 
 
 def test_the_run_says_which_rows_it_asked(run: Path) -> None:

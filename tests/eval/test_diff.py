@@ -126,7 +126,6 @@ def test_flips_are_counted_per_task_and_in_all(tmp_path: Path) -> None:
         ("shots", 0, "0"),
         ("scoring", "text", "text"),
         ("chat", True, "on"),
-        ("limit", 9, "9"),
         ("max_new_tokens", 64, "64"),
     ],
 )
@@ -139,7 +138,7 @@ def test_other_settings_are_refused(
     said: str,
 ) -> None:
     """One line that names the option, exit status 2; a run that does not name it has the default."""
-    defaults = {"shots": None, "scoring": None, "chat": False, "limit": None, "max_new_tokens": None}
+    defaults = {"shots": None, "scoring": None, "chat": False, "max_new_tokens": None}
     option = name.replace("_", "-")
     old = made(tmp_path / "old", [prediction(0)])
     plain = made(tmp_path / "plain", [prediction(0)], settings=defaults)
@@ -517,15 +516,24 @@ def test_the_average_drop_weighs_tasks_alike(tmp_path: Path) -> None:
     assert diff(run, reference)["mean_drop"] == 50.0
 
 
-@pytest.mark.parametrize("case", ["missing", "target"])
-def test_runs_that_do_not_match_are_refused(tmp_path: Path, case: str) -> None:
-    """Other items, or another right answer for the same item."""
+@pytest.mark.parametrize("anyway", [False, True])
+@pytest.mark.parametrize("case", ["missing", "target", "choices"])
+def test_runs_that_do_not_match_are_refused(tmp_path: Path, case: str, anyway: bool) -> None:
+    """No item of both, another right answer or another number of choices for the same item: whatever is asked for."""
     run = write(tmp_path / "a", [prediction(0), prediction(1)])
-    others = {"missing": [prediction(0)], "target": [prediction(0), replace(prediction(1), target="B")]}
+    others = {
+        "missing": [prediction(2)],
+        "target": [prediction(0), replace(prediction(1), target="B")],
+        "choices": [prediction(0), replace(prediction(1), logprobs=(-0.5, -1.0, -2.0))],
+    }
     reference = write(tmp_path / "b", others[case])
-    message = {"missing": "1 differ, first mmlu x/1, which .*b lacks", "target": "mmlu x/1 has target 'A' in one run"}
+    message = {
+        "missing": "a and .*b share no item",
+        "target": "mmlu x/1 has target 'A' in one run",
+        "choices": "mmlu x/1 has 2 choices in one run, 3 in the other",
+    }
     with pytest.raises(UserError, match=message[case]):
-        diff(run, reference)
+        diff(run, reference, anyway=anyway)
 
 
 def test_different_checkpoints_are_told(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.memory_formula import MIB
-from orin_runner.machine.memory_plan import DeviceMemory
 
 
 def memory(mib: int, *, cuda: bool = True) -> DeviceMemory:

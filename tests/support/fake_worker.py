@@ -14,7 +14,8 @@ from typing import Any
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
 from orin_runner.engine.prompt_rate import prompt_rate
-from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan
+from orin_runner.machine.device_memory import DeviceMemory
+from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.model.llama import ContextSettings
 from orin_runner.requests import Result, context_tokens
 from orin_runner.runner import Progress

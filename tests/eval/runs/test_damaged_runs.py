@@ -12,6 +12,7 @@ import pytest
 from eval.diff import diff
 from eval.report.page import render, view
 from eval.report.section import task_report
+from eval.runs.measured import summary
 from eval.runs.part import TaskCost
 from eval.runs.resume import read_earlier
 from eval.runs.run import Run
@@ -23,7 +24,7 @@ from orin_runner.files import json_text
 from orin_runner.runner import DecodeStats, RunStats
 from tests.support.damage import damaged_bytes, damaged_json
 from tests.support.predictions import NO_TOKENS, noise, prediction
-from tests.support.samples import sample
+from tests.support.samples import gpu, sample
 
 HEADER: dict[str, Any] = {
     "format": 1,
@@ -68,6 +69,12 @@ CLOCKS = {"start": 0.1, "load": 1.0, "data": 0.1, "tokenize": 0.2, "inference": 
 def run(tmp_path: Path) -> Path:
     """A whole run, with samples of two parts, costs and a report."""
     folder = tmp_path / "run"
+    cards = [gpu("0", mib=9.0, watts=3.0, throttled=["thermal"]), gpu("1", celsius=40.0)]
+    samples = [
+        sample(part, float(t), computed=9 * t, done=t, watts=3.0, host_mib=5.0, gpus=cards)
+        for part in (0, 1)
+        for t in range(4)
+    ]
     with RunWriter(folder, HEADER) as writer:
         for item in ITEMS:
             writer.write(item)
@@ -79,10 +86,10 @@ def run(tmp_path: Path) -> Path:
             "tasks": {"mmlu": section},
             "restarts": 1,
             "warnings": ["a risk"],
+            "measured": summary(samples),
             "prompt_rate": {"tokens_per_s": 9.0},
         }
         writer.report(report)
-    samples = [sample(part, float(t), computed=9 * t, watts=3.0, host_mib=5.0) for part in (0, 1) for t in range(4)]
     (folder / "samples.jsonl").write_bytes(b"".join(each.line() for each in samples))
     return folder
 

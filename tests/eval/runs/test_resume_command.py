@@ -57,7 +57,7 @@ def test_what_is_refused_is_left_as_it_is(made: Path, tmp_path: Path) -> None:
     command = ("eval", "exam", "--model", made / "tiny.gguf", "--out", out, "--resume", "--limit")
     refused(orin_run(*command, str(ITEMS)), "is another question than in the run to resume")
     assert state(out) == before
-    refused(orin_run(*command, str(ITEMS + 1)), "holds a run with other settings (limit)")
+    refused(orin_run(*command, str(ITEMS + 1)), f"holds a run with --limit {ITEMS}, not {ITEMS + 1}")
     assert state(out) == before
 
 

@@ -151,5 +151,5 @@ def test_unknown_tasks_suggest_the_nearest_name() -> None:
     """Or list all of them."""
     with pytest.raises(UserError, match=r"unknown task 'mmlo'; did you mean 'mmlu'\?"):
         get_task("mmlo")
-    with pytest.raises(UserError, match=r"known tasks: .*challenge, .*exam, .*mmlu"):
+    with pytest.raises(UserError, match="orin-run tasks lists all"):
         get_task("zzzzz")

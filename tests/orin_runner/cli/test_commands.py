@@ -108,7 +108,7 @@ def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
 def test_a_run_is_metered(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with a Jetson's rails: its watts in samples, report, page and print, and how far the run was."""
     sysfs = rails(tmp_path / "sys", AGX_ORIN)
-    monkeypatch.setattr("orin_runner.cli.eval.find_sensors", lambda *, cuda: find_sensors(cuda=cuda, ina3221=sysfs))
+    monkeypatch.setattr("orin_runner.cli.eval.find_sensors", lambda **known: find_sensors(**known, ina3221=sysfs))
     out = tmp_path / "run"
     done = CliRunner().invoke(
         app, ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(gguf), "--out", str(out)]

@@ -68,7 +68,7 @@ def test_a_run_that_is_interrupted_can_go_on(tmp_path: Path, gguf: Path, how: si
     process.send_signal(signal.SIGTERM)  # it is ending, and writes its report all the same
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == STATUS[how], stderr
-    assert stderr.splitlines()[-1].startswith(f"{LINE[how]}; orin-run eval exam --resume --out {out} goes on")
+    assert stderr.splitlines()[-1].startswith(f"{LINE[how]}; orin-run eval --resume --out {out} goes on")
     assert "items unanswered" in stdout
     assert "Traceback" not in stderr
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

@@ -101,8 +101,10 @@ class TestWithoutOurKeys:
         done = orin_run("diff", tmp_path / "run", runs / "ours")
         assert done.returncode == 0
         assert "tokenizers differ" not in done.stderr
-        again = orin_run("eval", *ITEMS, "--model", foreign, "--resume", "--out", tmp_path / "run")
-        refused(again, "holds a run with other tokenizer")
+        again = orin_run("eval", "--resume", "--out", tmp_path / "run")
+        assert "nothing is left to go on with" in again.stderr, again.stderr
+        other = orin_run("eval", "--tokenizer", tiny, "--resume", "--out", runs / "foreign")
+        refused(other, "holds a run with tokenizer ")
 
 
 class TestQuantized:

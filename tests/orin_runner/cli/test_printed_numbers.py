@@ -9,8 +9,9 @@ import pytest
 
 from orin_runner.cli.launch import plan_lines
 from orin_runner.cli.plan import print_plan
-from orin_runner.cli.result import measured_line, print_report, task_lines
-from orin_runner.machine.memory_plan import DeviceMemory, MemoryPlan
+from orin_runner.cli.result import energy_line, gpu_lines, measured_line, print_report, task_lines
+from orin_runner.machine.device_memory import DeviceMemory
+from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.model.llama import ContextSettings
 from orin_runner.model.proof import Proof, Verdict
 
@@ -92,6 +93,32 @@ def test_memory_and_power() -> None:
     assert measured_line(unified) == (
         f"highest memory in use: its processes 1,235 MiB, the whole machine 9,000 MiB; {power}"
     )
+
+
+def test_each_gpu_has_its_line() -> None:
+    """What is not known is left out; the peak of all is that of one of them."""
+    known = {"peak_mib": 71_234.6, "peak_own_mib": 70_000.0, "mean_watts": 650.04, "mean_load": 97.6}
+    known |= {"mean_sm_mhz": 1755.4, "max_celsius": 71.0, "throttled_s": {"power cap": 12.6, "thermal": 0.4}}
+    gpus = [{"id": "0", "name": "H100", **known}, {"id": "1", "name": "H100", **dict.fromkeys(known)}]
+    slowed = "slowed down for 13 s (power cap), slowed down for 0 s (thermal)"
+    assert gpu_lines({"gpus": gpus}) == [
+        f"GPU 0 (H100): 71,235 MiB at most, 650.0 W, 98 % load, 1,755 MHz on average, 71 °C at most, {slowed}",
+        "GPU 1 (H100): nothing is known",
+    ]
+    measured = {"unified": False, "peak_gpu_mib": 71_234.6, "joules": None, "gpus": gpus}
+    assert measured_line(measured) == "highest memory in use: the fullest GPU 71,235 MiB"
+    assert measured_line({**measured, "gpus": gpus[:1]}) == "highest memory in use: the GPU 71,235 MiB"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1234.5, "1,234"), (180.04, "180"), (12.345, "12.3"), (1.0, "1.00"), (0.04567, "0.0457"), (1e-9, "0.000000")],
+)
+def test_energy_has_three_digits(value: float, said: str) -> None:
+    """What is not known is left out."""
+    energy = {"joules": 5.0, "joules_per_item": value, "joules_per_1000_tokens": None, "items_per_wh": 20.0}
+    assert energy_line(energy) == f"{said} J an item, 20.0 items per Wh"
+    assert energy_line(dict.fromkeys(energy)) == ""
 
 
 def plan(*, unified: bool) -> MemoryPlan:

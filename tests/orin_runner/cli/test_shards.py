@@ -62,19 +62,18 @@ def test_merged_shards_are_the_whole_run(runs: Path, tmp_path: Path) -> None:
 
 
 def test_a_shard_is_resumed_as_one(runs: Path, tmp_path: Path, tiny_gguf: Path) -> None:
-    """With its own --shard only."""
+    """Which one it is ``run.json`` says."""
     shutil.copytree(runs / "2", tmp_path / "2")
     path = tmp_path / "2" / "predictions.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
     arguments = [*TASK, "--model", str(tiny_gguf), "--out", str(tmp_path / "2"), "--resume"]
-    for other in ([], ["--shard", "1/3"]):
-        done = orin_run(*arguments, *other)
-        assert done.returncode == 2
-        assert "settings (shard)" in done.stderr
+    done = orin_run(*arguments, "--shard", "1/3")
+    assert done.returncode == 2
+    assert "holds a run with --shard 2/3, not 1/3" in done.stderr
     done = merged(*(tmp_path / "2", runs / "1", runs / "3"), out=tmp_path / "merged")
     assert done.returncode == 2
     assert f"{tmp_path / '2'} is not complete" in done.stderr
-    done = orin_run(*arguments, "--shard", "2/3")
+    done = orin_run(*arguments)
     assert done.returncode == 0, done.stderr
     assert merged(*(tmp_path / "2", runs / "1", runs / "3"), out=tmp_path / "merged").returncode == 0
 
@@ -84,6 +83,15 @@ def header(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]
         value = json.loads((folder / "run.json").read_text())
         change(value)
         (folder / "run.json").write_text(json.dumps(value))
+
+    return apply
+
+
+def tokens(**counts: int) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        value = json.loads((folder / "report.json").read_text())
+        value["tasks"]["exam"]["tokens"].update(counts)
+        (folder / "report.json").write_text(json.dumps(value))
 
     return apply
 
@@ -114,6 +122,7 @@ def doubled(folder: Path) -> None:
         ("123", header(lambda run: run["shard"].update(items=[])), "run.json"),
         ("123", doubled, "exam"),
         ("123", lambda folder: (folder / "report.json").unlink(), "is not complete; orin-run eval"),
+        ("123", tokens(sent=(1 << 53) - 1), "the shards together: 'tasks.exam.tokens.sent'"),
     ],
 )
 def test_shards_that_make_no_whole_are_refused(
@@ -136,6 +145,19 @@ def test_shards_that_make_no_whole_are_refused(
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
     assert not (tmp_path / "merged").exists()
+
+
+def test_tokens_of_a_shard_whose_items_failed_are_not_less_than_none(runs: Path, tmp_path: Path) -> None:
+    """It has counted none of what it shares with the shard before it."""
+    folders = [runs / "1", Path(shutil.copytree(runs / "2", tmp_path / "2")), runs / "3"]
+    tokens(unique=0)(folders[1])
+    done = merged(*folders, out=tmp_path / "merged")
+    assert done.returncode == 0, done.stderr
+    found = [Run.open(folder) for folder in (*folders, tmp_path / "merged")]
+    one, _, three, together = (run.report["tasks"]["exam"]["tokens"]["unique"] for run in found)
+    shared = [run.header["shard"]["shared"]["exam"] for run in found[:3]]
+    assert min(shared[1:]) > 0
+    assert together == one - shared[0] + three - shared[2]
 
 
 def test_the_folder_must_be_empty(runs: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_what_is_skipped_is_in_no_accuracy(made: Path, tmp_path: Path, beyond: d
     done = orin_run("diff", out, made / "run", "--max-drop", "100")
     assert f"{len(beyond)} exam items are skipped in {out} or {made / 'run'}: they are not compared" in done.stderr
     assert f"--too-long skip in {out}, truncate in {made / 'run'}" in done.stderr
-    refused(orin_run(*command[:-3], "truncate", "--out", out, "--resume"), "a run with other settings (too_long)")
+    refused(orin_run(*command[:-3], "truncate", "--out", out, "--resume"), "a run with --too-long skip, not truncate")
 
 
 class Ended:

@@ -1,0 +1,85 @@
+"""Every item word for word: a line of ``items.jsonl.gz`` is what was asked and what became of it.
+
+Made of the questions and ``predictions.jsonl`` when a run ends, so that a resumed run has all of its items there, too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.encoding import Encoder, Question, prompt_texts
+from eval.evaluate import Prepared
+from eval.runs.prediction import Prediction, read_predictions
+from eval.runs.run import PREDICTIONS
+from orin_runner.files import json_text, read_bytes, write_whole
+from orin_runner.requests import GenerateRequest
+
+ITEMS = "items.jsonl.gz"
+
+
+def questions_as_asked(prepared: Prepared, encoder: Encoder) -> Iterator[tuple[Question, dict[str, Any]]]:
+    """Each question of a task, those that are not asked behind the others, with what it says of itself.
+
+    The prompt is the text that was tokenized, a conversation in the model's template. Of a truncated one the model saw
+    all but the first ``truncated`` tokens.
+    """
+    questions = [*prepared.questions, *(question for question, _ in prepared.skipped)]
+    texts = prompt_texts([question.doc for question in questions], encoder)
+    for question, text in zip(questions, texts, strict=True):
+        doc, request = question.doc, question.request
+        generates = isinstance(request, GenerateRequest)
+        yield (
+            question,
+            {
+                "task": prepared.task.name,
+                "id": doc.id,
+                "group": doc.group,
+                "prompt": None if doc.prompts else text,
+                "prompts": list(doc.prompts) or None,
+                "choices": None if generates else list(doc.choices),
+                "labels": None if generates else list(doc.labels),
+                "target": doc.target,
+                "right": list(doc.right or (doc.target, *doc.references)),
+                "until": list(doc.until) if generates else None,
+                "max_new_tokens": request.max_new_tokens if isinstance(request, GenerateRequest) else None,
+                "n_tokens": question.n_tokens,
+                "choice_tokens": None if isinstance(request, GenerateRequest) else list(request.n_scored),
+                "truncated": question.truncated,
+            },
+        )
+
+
+def write_items(directory: Path, prepared: Sequence[Prepared], encoder: Encoder) -> None:
+    """Write ``items.jsonl.gz`` of a run: a line for each question that has a line in ``predictions.jsonl``.
+
+    Raises:
+        UserError: ``predictions.jsonl`` is damaged.
+        OSError: a file cannot be read or written; it is named.
+    """
+    path = directory / PREDICTIONS
+    known = read_predictions(path, io.BytesIO(read_bytes(path)))
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
+        for item in prepared:
+            for question, asked in questions_as_asked(item, encoder):
+                prediction = known.get((item.task.name, question.doc.id))
+                if prediction is not None:
+                    file.write(json_text({**asked, **_answered(prediction)}).encode() + b"\n")
+    write_whole(directory / ITEMS, packed.getvalue())
+
+
+def _answered(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "answer": prediction.prediction,
+        "correct": prediction.correct,
+        "scores": prediction.scores,
+        "logprobs": prediction.logprobs,
+        "text": prediction.text,
+        "margin": prediction.margin,
+        "failed": prediction.failed,
+        "skipped": prediction.skipped,
+    }
