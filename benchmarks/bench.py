@@ -29,7 +29,7 @@ from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 from orin_runner import __version__
 from orin_runner.engine.executor import Executor
 from orin_runner.machine.devices import cpu_threads
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.requests import Scored, ScoreRequest
@@ -159,7 +159,8 @@ def main() -> None:
         first = next(iter(sides))
         medians = {side: statistics.median(took) for side, took in seconds.items()}
         print(
-            f"{platform.machine()}, {threads} threads, llama-cpp-python {llama.version()}, torch {torch.__version__}, "
+            f"{platform.machine()}, {threads} threads, llama-cpp-python {llama_library.version()}, "
+            f"torch {torch.__version__}, "
             f"transformers {transformers.__version__}, orin-run {__version__}; model "
             f"{sum(size for _, size in GGUFFile.open(gguf).tensor_types.values()) / 2e6:.0f} M parameters"
         )

@@ -33,7 +33,7 @@ from eval.tasks.doc import Doc
 from eval.tasks.exam import Exam
 from orin_runner import __version__
 from orin_runner.machine.devices import cpu_threads
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
 from orin_runner.model.tokenizer import Tokenizer
@@ -92,8 +92,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(cpu_threads())
     print(
-        f"{platform.machine()}, {llama.devices()[-1].description}, {cpu_threads()} threads, llama-cpp-python "
-        f"{llama.version()}, torch {torch.__version__}, transformers {transformers.__version__}, orin-run {__version__}"
+        f"{platform.machine()}, {llama_library.devices()[-1].description}, {cpu_threads()} threads, llama-cpp-python "
+        f"{llama_library.version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"orin-run {__version__}"
     )
     texts = [doc for doc in Exam().load(LoadOptions()).docs if doc.mode == "generate"]
     compare("exam, tiny trained model", TINY, spread(texts, args.items), args.rounds)

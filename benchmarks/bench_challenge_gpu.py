@@ -27,7 +27,7 @@ from eval.tasks.base import LoadOptions
 from eval.tasks.challenge import Challenge
 from orin_runner import __version__
 from orin_runner.engine.engine import RunStats
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest
@@ -97,7 +97,7 @@ def main() -> None:
     theirs = torch.cuda.get_device_name() if args.device.startswith("cuda") else args.device
     print(
         f"{platform.machine()}, {devices}, {loaded.gpu_layers}/{loaded.n_layers} layers on the GPU; llama-cpp-python "
-        f"{llama.version()}, transformers {transformers.__version__}, torch {torch.__version__} on {theirs}, "
+        f"{llama_library.version()}, transformers {transformers.__version__}, torch {torch.__version__} on {theirs}, "
         f"orin-run {__version__}"
     )
     print(

@@ -28,7 +28,7 @@ from orin_runner.engine.engine import Engine
 from orin_runner.machine.devices import cpu_threads, present_device
 from orin_runner.machine.layer_split import split_of
 from orin_runner.machine.memory_plan import DECODE_CELLS, GPU_HOST_THREADS, budget_of, context_settings, needs_of
-from orin_runner.model import llama
+from orin_runner.model import llama, llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Request
@@ -113,9 +113,9 @@ def main() -> None:
                     measured = measure(model, requests, shape, gpu=gpu, threads=cpu_threads())
                     found.setdefault((name, shape), []).append(measured)
                     print(name, shape, measured, f"{time.perf_counter() - before:.1f} s", flush=True)
-    devices = ", ".join(f"{device.name} ({device.description})" for device in llama.devices())
+    devices = ", ".join(f"{device.name} ({device.description})" for device in llama_library.devices())
     print(f"{platform.machine()}, {devices}; layers {split or 'on one device'}")
-    print(f"llama-cpp-python {llama.version()}, orin-run {__version__}")
+    print(f"llama-cpp-python {llama_library.version()}, orin-run {__version__}")
     print(
         "| task | contexts, n_batch, n_ubatch | tokens/s | of one | computed/unique | in llama_decode | alone | idle |"
     )

@@ -233,10 +233,10 @@ def perplexity(bench: Bench) -> None:
 def memory(bench: Bench) -> None:
     from orin_runner.batching.batch import BatchBuilder
     from orin_runner.engine.executor import Executor
-    from orin_runner.model import llama
+    from orin_runner.model import llama, llama_library
 
     def used() -> float:
-        gpu = [device for device in llama.devices() if device.is_gpu]
+        gpu = [device for device in llama_library.devices() if device.is_gpu]
         return (gpu[0].total - gpu[0].free) / MIB if gpu else 0.0
 
     rng = np.random.default_rng(1)
@@ -286,9 +286,9 @@ def _weights(bench: Bench) -> float:
 
 def _device_compute() -> float:
     """MiB of compute buffers on GPUs, from llama.cpp's log."""
-    from orin_runner.model.llama import _log
+    from orin_runner.model.llama_log import LOG
 
-    found = _log.find(r"(\S+)\s+compute buffer size =\s*([\d.]+) MiB")
+    found = LOG.find(r"(\S+)\s+compute buffer size =\s*([\d.]+) MiB")
     return sum(float(m[2]) for m in found if m[1].startswith("CUDA") and "Host" not in m[1])
 
 

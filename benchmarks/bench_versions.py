@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orin_runner import __version__
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 
 SAME = ("task", "id", "prediction", "text", "logprobs")
 """What of a prediction is compared."""
@@ -83,8 +83,8 @@ def main() -> None:
             pairs = [(json.loads(a), json.loads(b)) for a, b in zip(lines["other"], lines["this"], strict=True)]
             equal = sum(all(a[key] == b[key] for key in SAME) for a, b in pairs)
             same[task] = f"{equal}/{len(pairs)}"
-    devices = ", ".join(f"{device.name} ({device.description})" for device in llama.devices())
-    print(f"{platform.machine()}, {devices}; llama-cpp-python {llama.version()}, orin-run {__version__}")
+    devices = ", ".join(f"{device.name} ({device.description})" for device in llama_library.devices())
+    print(f"{platform.machine()}, {devices}; llama-cpp-python {llama_library.version()}, orin-run {__version__}")
     print("| task | other, tokens/s | this, tokens/s | this / other, median (smallest to largest) | same predictions |")
     print("| --- | ---: | ---: | --- | ---: |")
     for task, equal in same.items():

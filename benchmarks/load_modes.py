@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from orin_runner.model import llama
+from orin_runner.model import llama, llama_library
 from orin_runner.model.llama import LoadMode
 
 
@@ -29,7 +29,7 @@ def forget(path: Path) -> None:
 
 def load(path: Path, mode: LoadMode) -> None:
     """Load, in this process, and print what it took."""
-    llama.devices()  # CUDA's own start is not the load's
+    llama_library.devices()  # CUDA's own start is not the load's
     before = time.perf_counter()
     with llama.Model(path, mode=mode):
         seconds = time.perf_counter() - before
@@ -54,7 +54,7 @@ def main() -> None:
     if len(sys.argv) > 2:
         load(path, LoadMode[sys.argv[2]])
         return
-    print(f"{path.stat().st_size / 1e9:.1f} GB; llama-cpp-python {llama.version()}")
+    print(f"{path.stat().st_size / 1e9:.1f} GB; llama-cpp-python {llama_library.version()}")
     for mode in LoadMode:
         forget(path)
         print(f"{mode.name}: from disk {loads(path, mode, '0')}", flush=True)

@@ -75,7 +75,7 @@ def _row(run: Path, reference: Path) -> list[str]:
 
 def compare(folder: Path) -> None:
     """Run the exam with each GGUF; one table."""
-    from orin_runner.model import llama
+    from orin_runner.model import llama_library
 
     rows = []
     for kind in TYPES:
@@ -84,8 +84,8 @@ def compare(folder: Path) -> None:
         orin_run("eval", "exam", "--model", str(folder / f"{kind}.gguf"), "--out", str(out))
         rows.append([f"llama.cpp, {kind.upper()} GGUF", *_row(out, folder / "float32")])
     rows += [[f"transformers, {dtype}", *_row(folder / dtype, folder / "float32")] for dtype in DTYPES[1:]]
-    print(", ".join(f"{device.name} ({device.description})" for device in llama.devices()))
-    print(f"llama-cpp-python {llama.version()}; against transformers in float32:")
+    print(", ".join(f"{device.name} ({device.description})" for device in llama_library.devices()))
+    print(f"llama-cpp-python {llama_library.version()}; against transformers in float32:")
     print("| weights | accuracy | same answers | largest difference of a log-probability | mean |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:

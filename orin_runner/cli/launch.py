@@ -17,7 +17,7 @@ from orin_runner.default_model import default_model
 from orin_runner.engine.prompt_cache import PromptCacheOptions
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.memory_plan import MemoryPlan
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import Evidence, examine
 from orin_runner.requests import Request
@@ -189,7 +189,7 @@ def offload_lines(loaded: Loaded, file: GGUFFile) -> list[str]:
     gpus = [device for device in loaded.devices if device.is_gpu]
     on = " and ".join([", ".join(gpu.name for gpu in gpus[:-1]), gpus[-1].name][len(gpus) < 2 :]) if gpus else ""
     if not gpus:
-        return [f"llama.cpp {llama.version()} was built without a GPU backend: computing on the CPU"]
+        return [f"llama.cpp {llama_library.version()} was built without a GPU backend: computing on the CPU"]
     line = f"{loaded.gpu_layers} of {loaded.n_layers} layers on {on} ({gpus[0].description})"
     if loaded.gpu_layers < loaded.n_layers:
         line += f": THE OTHER {loaded.n_layers - loaded.gpu_layers} RUN ON THE CPU"

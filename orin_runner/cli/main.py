@@ -21,7 +21,7 @@ from orin_runner.cli.selftest import selftest_command
 from orin_runner.cli.show import show_command
 from orin_runner.cli.tasks import tasks_command
 from orin_runner.console import say
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 
 app = typer.Typer(
     cls=exits.Group,
@@ -70,7 +70,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", "-V", is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     if version:
-        say(f"orin-run {__version__}, llama-cpp-python {llama.version()}")
+        say(f"orin-run {__version__}, llama-cpp-python {llama_library.version()}")
         raise typer.Exit
 
 

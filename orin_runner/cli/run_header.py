@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from orin_runner import __version__
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import Verdict
 from orin_runner.model.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ def common_header(engine: str) -> dict[str, Any]:
         **command_header(),
         "versions": {
             "orin-run": __version__,
-            "llama-cpp-python": llama.version(),
+            "llama-cpp-python": llama_library.version(),
             "python": platform.python_version(),
         },
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

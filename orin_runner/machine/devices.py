@@ -10,7 +10,7 @@ from pathlib import Path
 from orin_runner.machine.device_memory import DeviceMemory, GpuMemory
 from orin_runner.machine.host_memory import HostMemory
 from orin_runner.machine.memory_formula import MIB
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 
 KNOWN = {
     "orin-32gb": DeviceMemory(
@@ -33,7 +33,7 @@ def present_device(device_bytes: int | None = None) -> DeviceMemory:
     Args:
         device_bytes: plan for this much instead of what is free; of several GPUs, on each.
     """
-    gpus = [device for device in llama.devices() if device.is_gpu]
+    gpus = [device for device in llama_library.devices() if device.is_gpu]
     host, source = HostMemory().available()
     if not gpus:
         available, note = (host, source) if device_bytes is None else (device_bytes, GIVEN)

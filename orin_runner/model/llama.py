@@ -1,4 +1,4 @@
-"""llama.cpp, through llama-cpp-python's low-level API. The only module that imports ``llama_cpp``.
+"""llama.cpp's models and contexts, through llama-cpp-python's low-level API.
 
 A ``Model`` is a loaded GGUF; a ``Context`` is its KV cache and compute buffers, with one unified cache in which a token
 may belong to several sequences. The high-level ``llama_cpp.Llama`` is single-sequence and is not used.
@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
-import re
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -21,10 +18,12 @@ from typing import Any
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import _ggml
 
 from orin_runner.batching.batch import Batch
 from orin_runner.errors import RunError, UserError
+from orin_runner.model.llama_library import devices
+from orin_runner.model.llama_log import LOG
+from orin_runner.model.llama_vocabulary import piece, token_ids
 
 LLAMA_MAX_SEQ = 256
 KV_TYPES = {"f16": 1, "f32": 0}  # ggml_type
@@ -45,17 +44,6 @@ _seq_pos_min, _seq_pos_max = _quick(llama_cpp.llama_memory_seq_pos_min), _quick(
 
 class DecodeError(RunError):
     """llama.cpp refused a batch or an allocation: a bug, a failure of the device or a lack of memory, not bad input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One ggml device. ``free`` and ``total`` are bytes, as its driver reports them (0 where it reports none)."""
-
-    name: str
-    description: str
-    is_gpu: bool
-    free: int
-    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,94 +89,6 @@ class Simulated:
     def compute_device(self) -> int:
         """Compute buffers on all devices."""
         return sum(self.compute)
-
-
-class _Log:
-    """llama.cpp's log, kept instead of printed. The callback is one per process, as llama.cpp's is.
-
-    Attributes:
-        lines: the last ones.
-        errors: a file descriptor that errors are written to as well, None for none.
-    """
-
-    def __init__(self) -> None:
-        self.lines: deque[str] = deque(maxlen=4000)
-        self.errors: int | None = None
-        self._in_error = False
-        self._callback = llama_cpp.llama_log_callback(self._receive)
-        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
-
-    def _receive(self, level: int, text: bytes, _user_data: Any) -> None:
-        # GGML_LOG_LEVEL_DEBUG 1, INFO 2, WARN 3, ERROR 4, CONT 5 (goes on with the line before).
-        if level == 1:
-            return
-        self._in_error = level == 4 or (level == 5 and self._in_error)
-        if self._in_error and self.errors is not None:
-            os.write(self.errors, text)
-        line = text.decode("utf-8", "replace")
-        if level == 5 and self.lines:
-            self.lines[-1] += line
-        else:
-            self.lines.append(line)
-
-    def tail(self, n: int = 6) -> str:
-        """What the last ``n`` lines say: those that speak of a failure, or all where none does."""
-        last = [line.strip() for line in list(self.lines)[-n:] if line.strip(" .\n")]
-        return " | ".join([line for line in last if re.search("error|fail|unable", line, re.IGNORECASE)] or last)
-
-    def find(self, pattern: str) -> list[re.Match[str]]:
-        return [match for line in self.lines if (match := re.search(pattern, line))]
-
-
-_log = _Log()
-
-
-def write_errors_to(descriptor: int) -> None:
-    """From now on write llama.cpp's errors to a file as well: whoever looks at it knows them after an abort."""
-    _log.errors = descriptor
-
-
-def version() -> str:
-    """Version of llama-cpp-python."""
-    return str(llama_cpp.__version__)
-
-
-def has_cuda() -> bool:
-    """Whether llama.cpp was built for CUDA. Opens no GPU."""
-    return any((Path(llama_cpp.__file__).parent / "lib").glob("libggml-cuda*"))
-
-
-def devices() -> list[Device]:
-    """The devices ggml finds, GPUs before the CPU."""
-    lib = _ggml.libggml
-    handle = ctypes.c_void_p
-    lib.ggml_backend_dev_count.restype = ctypes.c_size_t
-    for name, restype in (
-        ("get", handle),
-        ("name", ctypes.c_char_p),
-        ("description", ctypes.c_char_p),
-        ("type", ctypes.c_int),
-    ):
-        function = getattr(lib, f"ggml_backend_dev_{name}")
-        function.restype = restype
-        function.argtypes = [ctypes.c_size_t if name == "get" else handle]
-    lib.ggml_backend_dev_memory.argtypes = [handle, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)]
-    found = []
-    for i in range(lib.ggml_backend_dev_count()):
-        device = lib.ggml_backend_dev_get(i)
-        free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
-        lib.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-        found.append(
-            Device(
-                name=lib.ggml_backend_dev_name(device).decode(),
-                description=lib.ggml_backend_dev_description(device).decode(),
-                # enum ggml_backend_dev_type: CPU 0, GPU 1, IGPU 2, ACCEL 3
-                is_gpu=lib.ggml_backend_dev_type(device) in (1, 2),
-                free=free.value,
-                total=total.value,
-            )
-        )
-    return sorted(found, key=lambda device: not device.is_gpu)
 
 
 class LoadMode(Enum):
@@ -254,17 +154,17 @@ class Model:
         params.kv_overrides = keys
         callback = llama_cpp.llama_progress_callback(report)
         params.progress_callback = callback
-        _log.lines.clear()
+        LOG.lines.clear()
         llama_cpp.llama_backend_init()
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        if not self.handle and _log.find("failed to allocate|unable to allocate|out of memory"):
-            raise DecodeError(f"no memory for the weights of {path}: {_log.tail()}")
+        if not self.handle and LOG.find("failed to allocate|unable to allocate|out of memory"):
+            raise DecodeError(f"no memory for the weights of {path}: {LOG.tail()}")
         if not self.handle:
-            raise UserError(f"llama.cpp cannot load {path}: {_log.tail()}", "convert the checkpoint again")
+            raise UserError(f"llama.cpp cannot load {path}: {LOG.tail()}", "convert the checkpoint again")
         if kind := _unsupported(self.handle):
             self.close()
             raise UserError(f"{path} is {kind}", "this engine runs decoders with attention in every layer")
-        offloaded = _log.find(r"offloaded (\d+)/(\d+) layers to GPU")
+        offloaded = LOG.find(r"offloaded (\d+)/(\d+) layers to GPU")
         self.gpu_layers = int(offloaded[-1][1]) if offloaded else 0
         self.n_layers = int(offloaded[-1][2]) if offloaded else llama_cpp.llama_model_n_layer(self.handle) + 1
         vocab = llama_cpp.llama_model_get_vocab(self.handle)
@@ -289,64 +189,7 @@ class Model:
 
         The engine feeds the checkpoint's own tokenizer's ids instead; this is for comparing the two.
         """
-        return _token_ids(llama_cpp.llama_model_get_vocab(self.handle), text, special=False, parse=True)
-
-
-class Vocabulary:
-    """llama.cpp's own vocabulary of a GGUF, of which nothing else is read; no device is used.
-
-    Raises:
-        UserError: llama.cpp cannot read it, or there is none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        params = llama_cpp.llama_model_default_params()
-        params.vocab_only = True
-        params.n_gpu_layers = 0
-        _log.lines.clear()
-        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        if not self._model:
-            raise UserError(f"llama.cpp cannot read the vocabulary of {path}: {_log.tail()}")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        if llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
-            raise UserError(f"{path} has no vocabulary of llama.cpp's")
-
-    def encode(self, text: str, *, special: bool, parse: bool) -> list[int]:
-        """Token ids of ``text``; many threads may call this at once.
-
-        Args:
-            special: add BOS and EOS where the file says so for plain text.
-            parse: take the names of special tokens in the text for these tokens.
-        """
-        return _token_ids(self._vocab, text, special=special, parse=parse)
-
-    def pieces(self) -> list[bytes]:
-        """By token its bytes in a text, leading space included; nothing of a special token."""
-        return [
-            _piece(self._vocab, token, special=False) for token in range(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        ]
-
-
-def _token_ids(vocab: Any, text: str, *, special: bool, parse: bool) -> list[int]:
-    data = text.encode()
-    size = len(data) + 16
-    while True:
-        buffer = (llama_cpp.llama_token * size)()
-        n = int(llama_cpp.llama_tokenize(vocab, data, len(data), buffer, size, special, parse))
-        if n >= 0:
-            return list(buffer[:n])
-        size = -n  # what llama.cpp says it needs
-
-
-def _piece(vocab: Any, token: int, *, special: bool) -> bytes:
-    """The bytes of ``token`` in a text, leading space included; of a special token its name, or nothing."""
-    size = 64
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        n = int(llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, special))
-        if n >= 0:
-            return buffer.raw[:n]
-        size = -n  # what llama.cpp says it needs
+        return token_ids(llama_cpp.llama_model_get_vocab(self.handle), text, special=False, parse=True)
 
 
 def _unsupported(model: Any) -> str | None:
@@ -367,8 +210,8 @@ def simulate(path: Path, settings: ContextSettings, split: Sequence[int] = ()) -
         UserError: llama.cpp cannot load the file.
     """
     with Model(path, split=split, simulated=True) as model, Context(model, settings):
-        kv = sum(float(m[1]) for m in _log.find(r"llama_kv_cache: size =\s*([\d.]+) MiB"))
-        compute = [(m[1], float(m[2])) for m in _log.find(r"(\S+)\s+compute buffer size =\s*([\d.]+) MiB")]
+        kv = sum(float(m[1]) for m in LOG.find(r"llama_kv_cache: size =\s*([\d.]+) MiB"))
+        compute = [(m[1], float(m[2])) for m in LOG.find(r"(\S+)\s+compute buffer size =\s*([\d.]+) MiB")]
     gpus = [device.name for device in devices() if device.is_gpu]
     on_device = [sum(size for name, size in compute if name == gpu) for gpu in gpus]
     return Simulated(
@@ -411,13 +254,13 @@ class Context:
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
-        _log.lines.clear()
+        LOG.lines.clear()
         self._ctx = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._ctx:
-            raise DecodeError(f"llama.cpp cannot create a context of {settings.n_cells} cells: {_log.tail()}")
+            raise DecodeError(f"llama.cpp cannot create a context of {settings.n_cells} cells: {LOG.tail()}")
         kinds = ("KV", "compute", "output")
         self.buffers = {
-            kind: sum(float(m[1]) for m in _log.find(rf"{kind} buffer size =\s*([\d.]+) MiB")) for kind in kinds
+            kind: sum(float(m[1]) for m in LOG.find(rf"{kind} buffer size =\s*([\d.]+) MiB")) for kind in kinds
         }
         self._memory = llama_cpp.llama_get_memory(self._ctx)
         self.n_swa = model.n_swa
@@ -486,7 +329,7 @@ class Context:
         self._batch.n_tokens = n
         status = llama_cpp.llama_decode(self._ctx, self._batch)
         if status != 0:
-            raise DecodeError(f"llama_decode returned {status}: {_log.tail()}")
+            raise DecodeError(f"llama_decode returned {status}: {LOG.tail()}")
 
     def synchronize(self) -> None:
         """Wait for the decode."""
@@ -518,5 +361,5 @@ class Context:
     def piece(self, token: int) -> bytes:
         """The bytes of ``token`` in a text, leading space included; the name of a special token."""
         if token not in self._pieces:
-            self._pieces[token] = _piece(self._vocab, token, special=True)
+            self._pieces[token] = piece(self._vocab, token, special=True)
         return self._pieces[token]

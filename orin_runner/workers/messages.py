@@ -17,7 +17,7 @@ from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.machine.memory_plan import MemoryPlan, Needs, needs_of
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.llama import Device
+from orin_runner.model.llama_library import Device
 from orin_runner.requests import Failed, Request, Result, context_tokens
 from orin_runner.runner import Progress, RunStats
 from orin_runner.workers.death import LastWords

@@ -12,7 +12,7 @@ from orin_runner.errors import UserError, os_error_line
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.machine.host_memory import HostMemory
 from orin_runner.machine.seats import Seat, seats, visible_gpus
-from orin_runner.model import llama
+from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.workers.cluster import Cluster, RemoteProcess
 from orin_runner.workers.cluster_messages import Node
@@ -77,7 +77,7 @@ def seats_here(file: GGUFFile, gpus: str, replicas: str) -> tuple[list[Seat], st
     Raises:
         UserError: there are not so many, or they do not hold the model.
     """
-    cuda = llama.has_cuda()
+    cuda = llama_library.has_cuda()
     return seats(visible_gpus() if cuda else [], file.data_bytes, asked_gpus=gpus, asked_replicas=replicas, cuda=cuda)
 
 

@@ -31,7 +31,7 @@ PROBE = "a"
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """Asks for the token ids of texts; ``special`` and ``parse`` as ``orin_runner.model.llama.Vocabulary``."""
+    """Asks for the token ids of texts; ``special`` and ``parse`` as ``llama_vocabulary.Vocabulary`` has them."""
 
     texts: tuple[str, ...]
     special: bool
@@ -39,7 +39,7 @@ class _Texts:
 
 
 class _Pieces:
-    """Asks for ``orin_runner.model.llama.Vocabulary.pieces``."""
+    """Asks for ``llama_vocabulary.Vocabulary.pieces``."""
 
 
 class LlamaVocabulary:
@@ -137,7 +137,7 @@ class _VocabularyProcess:
 
 
 def _serve(connection: Connection, path: Path) -> None:
-    from orin_runner.model.llama import Vocabulary  # noqa: PLC0415 - the caller loads no llama.cpp
+    from orin_runner.model.llama_vocabulary import Vocabulary  # noqa: PLC0415 - the caller loads no llama.cpp
 
     try:
         vocabulary = Vocabulary(path)

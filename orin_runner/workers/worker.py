@@ -25,7 +25,7 @@ from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.devices import present_device
 from orin_runner.machine.layer_split import split_of
 from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, budget_of
-from orin_runner.model import llama
+from orin_runner.model import llama, llama_library, llama_log
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import LoadMode
 from orin_runner.requests import Failed, Result
@@ -59,7 +59,7 @@ BESIDE_WEIGHTS = 512 << 20
 def serve(connection: Connection, first: Job | Opening) -> None:
     """Plan, load, then answer whatever comes (``messages``), until the other end closes."""
     sys.setswitchinterval(SWITCH_S)
-    llama.write_errors_to(sys.stderr.fileno())
+    llama_log.write_errors_to(sys.stderr.fileno())
     try:
         _serve(connection, first)
     except UserError as error:
@@ -106,7 +106,7 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
                 gpu_layers=model.gpu_layers,
                 n_layers=model.n_layers,
                 n_vocab=model.n_vocab,
-                devices=tuple(llama.devices()),
+                devices=tuple(llama_library.devices()),
                 buffers={kind: sum(c.buffers[kind] for c in contexts) for kind in contexts[0].buffers},
                 rope_factors=file.rope_factors(job.needs.longest),
                 file=(stat.st_ino, stat.st_size, stat.st_mtime_ns),
@@ -167,7 +167,7 @@ def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan, file: GGUF
         job.prompt_cache.identity,
         f"kv {settings.kv_type}, flash attention {settings.flash_attn}, ubatch {settings.n_ubatch}",
         f"rope factors {file.rope_factors(job.needs.longest)}",
-        f"llama-cpp-python {llama.version()}, {plan.device.name}",
+        f"llama-cpp-python {llama_library.version()}, {plan.device.name}",
     )
     return PromptCache(replace(job.prompt_cache, identity="\n".join(parts)), lambda text: connection.send(Note(text)))
 
