@@ -76,7 +76,7 @@ class TestCommand:
         assert 0 < len(failed) < 480
         assert done.stderr.splitlines()[-1] == (
             f"error: {len(failed)} of 480 items failed and count as wrong: {out / 'predictions.jsonl'} says why; "
-            f"orin-run eval exam --resume --out {out} asks them again"
+            f"orin-run eval --resume --out {out} asks them again"
         )
         assert all(not row["correct"] for row in failed)
         assert json.loads((out / "report.json").read_text())["tasks"]["exam"]["failed"] == len(failed)
