@@ -54,11 +54,13 @@ def diff(run: Run, reference: Run, max_drop: float = MAX_DROP, *, anyway: bool =
     models = [r.header.get("model", {}) for r in (run, reference)]
     window = models[0].get("window") or models[1].get("window")
     one_ignores = {model.get("window_honoured") for model in models} == {True, False}
+    one_quantized = bool(quantized_types(run.header)) != bool(quantized_types(reference.header))
     tasks = {}
     drops = {task: exact_drop(items) for task, items in pairs.items()}
     for task, items in pairs.items():
         near_ties = [NearTies.of(r.report.get("tasks", {}).get(task, {})) for r in (run, reference)]
-        tasks[task] = compare(items, window, window if one_ignores else None, near_ties)
+        ignored = window if one_ignores else None
+        tasks[task] = compare(items, window, ignored, near_ties, one_quantized=one_quantized)
         tasks[task]["within_max_drop"] = drops[task] <= limit
     intervals = [section["drop_interval"] for section in tasks.values()]
     mean = sum(drops.values(), Fraction(0)) / max(1, len(drops))
@@ -182,6 +184,8 @@ def compare(
     window: int | None,
     ignored_window: int | None = None,
     near_ties: Sequence[NearTies] = (NearTies(), NearTies()),
+    *,
+    one_quantized: bool = False,
 ) -> dict[str, Any]:
     """One task's comparison; items whose prompts either run has truncated are counted apart.
 
@@ -190,10 +194,11 @@ def compare(
         window: the model's sliding window; items whose prompt and answer are longer than that are counted apart.
         ignored_window: the same where exactly one of the runs does not honour it, else None.
         near_ties: the noise of both runs.
+        one_quantized: whether the model of exactly one of them is quantized.
     """
     # The flips that rounding cannot explain stand first.
     flips = sorted((pair for pair in pairs if not pair.agrees), key=lambda pair: -(pair.run.margin or 0.0))
-    causes = [pair.cause(ignored_window, near_ties) for pair in flips]
+    causes = [pair.cause(ignored_window, near_ties, one_quantized=one_quantized) for pair in flips]
     section = _counts(pairs)
     section["causes"] = {cause: causes.count(cause) for cause in CAUSES}
     section["noise"] = any(each.scores is not None or each.texts is not None for each in near_ties)

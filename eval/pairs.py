@@ -19,12 +19,13 @@ OWN_FILES = {"sha256": "questions", "template_sha256": "--template", "fewshot_sh
 
 SAME_ROWS = "use the same files in --data for both"
 
-CAUSES = ("failed", "token_ids", "window", "near_tie", "unexplained")
+CAUSES = ("failed", "token_ids", "window", "near_tie", "quantization", "unexplained")
 """What may explain a flip; the first that fits is its cause.
 
 ``failed``: one run has no answer. ``token_ids``: the prompts differ. ``window``: prompt and answer are longer than the
 model's sliding window, which one of the runs does not honour. ``near_tie``: the two leads together are less
-than the noise of both runs. ``unexplained``: none of these.
+than the noise of both runs. ``quantization``: exactly one of the runs has a quantized model. ``unexplained``: none of
+these.
 """
 
 
@@ -81,7 +82,7 @@ class Pair:
         known = [bound for bound in bounds if bound is not None]
         return None if not known else sum(known) * len(bounds) / len(known)
 
-    def cause(self, ignored_window: int | None, near_ties: Sequence[NearTies]) -> str:
+    def cause(self, ignored_window: int | None, near_ties: Sequence[NearTies], *, one_quantized: bool) -> str:
         """The first of ``CAUSES`` that fits; see ``compare`` for the arguments."""
         near_tie = self.near_tie(near_ties)
         # From one answer to the other the difference has moved by at least both leads.
@@ -91,6 +92,7 @@ class Pair:
             not self.same_tokens,
             ignored_window is not None and self.n_context > ignored_window,
             near_tie is not None and moved < near_tie,
+            one_quantized,
             True,
         )
         return CAUSES[fits.index(True)]

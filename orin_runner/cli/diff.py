@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +76,8 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
     for result in results:
         say(f"reference  {_made(result, 'reference')}")
     rows, flips = [], []
+    lossy = any(result["run_lossy"] != result["reference_lossy"] for result in results)
+    causes = [cause for cause in CAUSES if lossy or cause != "quantization"]
     limit = results[0]["max_drop"]
     for result in results:
         against = f", {_against(result)}" if len(results) > 1 else ""
@@ -83,22 +85,22 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
             texts = f"{section['identical_texts']}/{section['texts']}" if section["texts"] else ""
             judged, same = section["within_max_drop"], (texts, f"{section['same_token_ids']}/{section['items']}")
             rows.append((name + against, *_accuracies(section, limit, within=judged), _yes(judged), *same))
-            flips.append((name + against, *_flip_counts(section)))
+            flips.append((name + against, *_flip_counts(section, causes)))
             for label, key, among in PARTS:
                 part = section.get(key)
                 if part and part["items"] and section[among]["items"]:
                     rows.append((f"  {label}", *_accuracies(part), "", "", ""))
         if len(result["tasks"]) > 1:
             rows.append((f"all items{against}", *_accuracies(result["all"]), "", "", ""))
-            flips.append((f"all items{against}", *_flip_counts(result["all"])))
+            flips.append((f"all items{against}", *_flip_counts(result["all"], causes)))
             judged = result["within_max_drop"]
             average = f"average of {len(result['tasks'])} tasks{against}"
             mean = _drop(result["mean_drop"], limit, within=judged), _interval(result["mean_drop_interval"])
             rows.append((average, "", "", "", "", *mean, "", _yes(judged), "", ""))
     numbers = ("items", "run", "reference", "drop", "95 % interval", "agreement", f"≤ {limit:g}")
     print_table("", ("task", "metric", *numbers, "same texts", "same ids"), rows, (0, 1))
-    causes = (cause.replace("_", " ") for cause in CAUSES)
-    print_table("", ("task", "flips", "lost", "gained", "test", "p", *causes), flips, (0, 4))
+    heads = (cause.replace("_", " ") for cause in causes)
+    print_table("", ("task", "flips", "lost", "gained", "test", "p", *heads), flips, (0, 4))
     for result in results:
         for name, section in result["tasks"].items():
             for line in _task_lines(f"{name}, {result['reference']}", section):
@@ -167,10 +169,9 @@ def _accuracies(part: dict[str, Any], limit: float | None = None, *, within: boo
     )
 
 
-def _flip_counts(part: dict[str, Any]) -> tuple[str, ...]:
+def _flip_counts(part: dict[str, Any], causes: Iterable[str]) -> tuple[str, ...]:
     counts = (part["flips_in_all"], part["lost"], part["gained"])
-    causes = (str(part["causes"][cause]) for cause in CAUSES)
-    return (*map(str, counts), part["test"], f"{part['p']:.3g}", *causes)
+    return (*map(str, counts), part["test"], f"{part['p']:.3g}", *(str(part["causes"][cause]) for cause in causes))
 
 
 def _task_lines(label: str, section: dict[str, Any]) -> list[str]:

@@ -34,7 +34,8 @@ ModelFile = Annotated[Path | None, typer.Option(help="GGUF file (default: $ORIN_
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with the published data files (default: $ORIN_DATA); without it tasks load from the hub."
+        show_default=False,  # its value would be this machine's
+        help="Folder with the published data files (default: $ORIN_DATA); without it tasks load from the hub.",
     ),
 ]
 MAX_COUNT = 10**9

@@ -53,6 +53,7 @@ def answers(right: int, n: int, **changes: Any) -> list[Prediction]:
 NEAR = 0.25
 OFF = {"window": 200, "window_honoured": False}
 ON = {"window": 200, "window_honoured": True}
+LOSSY = {**ON, "types": {"Q4_1": 1}}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,10 @@ ON = {"window": 200, "window_honoured": True}
         ("near_tie", {"n_tokens": 200, "margin": 0.39}, {"margin": 0.1}, (OFF, ON)),
         ("near_tie", {"n_tokens": 201, "margin": 0.1}, {"margin": 0.1}, (ON, ON)),
         ("near_tie", {"margin": 0.4, "margin_scale": 2.0}, {"margin": 0.5}, (ON, ON)),
+        ("quantization", {"margin": 0.1}, {}, (ON, LOSSY)),
+        ("quantization", {"margin": 0.1}, {}, (LOSSY, ON)),
+        ("near_tie", {"margin": 0.1}, {"margin": 0.1}, (LOSSY, ON)),
+        ("unexplained", {"margin": 0.1}, {}, (LOSSY, LOSSY)),
         ("unexplained", {"margin": 0.1}, {}, (ON, ON)),
         ("unexplained", {"n_tokens": 201}, {}, (ON, ON)),
         ("unexplained", {"n_tokens": 201}, {}, (OFF, OFF)),
