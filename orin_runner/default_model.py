@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from orin_runner.errors import UserError
-from orin_runner.files import make_folder
+from orin_runner.files import make_folder, read_bytes
 
 MODEL_VARIABLE = "ORIN_MODEL"
+NAME_ONE = "--model FILE.gguf, or make convert MODEL=..."
 
 
 def state_file() -> Path:
@@ -21,19 +22,22 @@ def remember(model: Path) -> None:
     """Make ``model`` the default."""
     path = state_file()
     make_folder(path.parent)
-    path.write_text(f"{model.resolve()}\n", encoding="utf-8")
+    path.write_bytes(os.fsencode(model.resolve()) + b"\n")
 
 
 def default_model() -> tuple[Path, str]:
     """The model to use where none is named, and why it is that one.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or what is remembered is no path.
     """
     named = os.environ.get(MODEL_VARIABLE)
     if named:
         return Path(named), f"from {MODEL_VARIABLE}"
     path = state_file()
-    if path.exists():
-        return Path(path.read_text(encoding="utf-8").strip()), "the last make convert"
-    raise UserError("no model is named and none has been converted", "--model FILE.gguf, or make convert MODEL=...")
+    if not path.exists():
+        raise UserError("no model is named and none has been converted", NAME_ONE)
+    name = os.fsdecode(read_bytes(path).removesuffix(b"\n"))
+    if not name or "\0" in name:
+        raise UserError(f"no model is named, and {path} holds no path", NAME_ONE)
+    return Path(name), "the last make convert"
