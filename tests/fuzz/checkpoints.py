@@ -292,7 +292,7 @@ def places(random: Random, place: Place) -> Case:
         return Case(["convert", *options, str(folder), str(target)])
     if kind == 5:
         name = random.choice(
-            ("x" * 300, "x" * 250, "a/" * 2000 + "m", texts.name(random), "a\nb.gguf", "model", "m.GGUF ")
+            ("x" * 300, "x" * 250, "a/" * 2100 + "m", texts.name(random), "a\nb.gguf", "model", "m.GGUF ")
         )
         target = place.out / name
         return conversion(place, folder, *options, out=target)
