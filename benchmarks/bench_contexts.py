@@ -103,7 +103,7 @@ def main() -> None:
         docs = get_task(name).load(LoadOptions(args.data, int(items) if items else None)).docs
         tasks[name] = [question.request for question in encode_docs(docs, tokenizer)]
     device = present_device()
-    gpu, split = device.cuda, split_of(file, [one.available for one in device.gpus]) if device.gpus else ()
+    gpu, split = device.cuda, split_of(file, device)
     found: dict[tuple[str, Shape], list[Measured]] = {}
     with llama.Model(args.gguf, split=split, mode=llama.LoadMode.MAP) as model:
         for _ in range(args.rounds):

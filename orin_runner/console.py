@@ -50,6 +50,12 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them, and "and" before the last."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def say(text: str) -> None:
     """One line of a result, on stdout."""
     _write(printable(text))

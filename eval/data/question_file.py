@@ -5,13 +5,11 @@ Knows where a row stands, not what its columns mean.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.data.readers import read_json_list, read_jsonl, with_rows
-from eval.data.text_file import text_lines
+from eval.data.readers import csv_rows, read_json_list, read_jsonl, with_rows
 from orin_runner.errors import UserError
 
 FORMS = (".jsonl", ".json", ".csv")
@@ -46,26 +44,19 @@ def read_questions(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number of the row's end, its cells by column) for every row behind the header; empty lines are left out."""
-    rows = csv.reader(text_lines(path), strict=True)
     header: list[str] | None = None
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            raise UserError(f"{path}, line {rows.line_num + 1}: cannot be read ({error})") from error
-        if row is None:
-            return
+    for line, row in csv_rows(path, strict=True):
         if not any(cell.strip() for cell in row):
             continue
         if header is None:
             header = [cell.strip() for cell in row]
             if len({*header}) < len(header) or "" in header:
                 reason = "the header names a column twice, or one has no name"
-                raise UserError(f"{path}, line {rows.line_num}: {reason}", "question,A,B,C,D,answer is one")
+                raise UserError(f"{path}, line {line}: {reason}", "question,A,B,C,D,answer is one")
         elif len(row) != len(header):
             raise UserError(
-                f"{path}, line {rows.line_num}: {len(row)} fields instead of {len(header)}",
+                f"{path}, line {line}: {len(row)} fields instead of {len(header)}",
                 'a text with a comma stands in "double quotes"',
             )
         else:
-            yield rows.line_num, {name: cell for name, cell in zip(header, row, strict=True) if cell}
+            yield line, {name: cell for name, cell in zip(header, row, strict=True) if cell}

@@ -156,7 +156,20 @@ def read_csv(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fields(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
-    rows = csv.reader(text_lines(path))
+    for line, row in csv_rows(path):
+        if row and len(row) != n_columns:
+            raise UserError(f"{path}, line {line}: {len(row)} fields instead of {n_columns}")
+        if row:
+            yield line, row
+
+
+def csv_rows(path: Path, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """(line number of the row's end, fields) for every row, empty ones too; ``strict`` is that of ``csv.reader``.
+
+    Raises:
+        UserError: a row cannot be read, and the line number is named.
+    """
+    rows = csv.reader(text_lines(path), strict=strict)
     while True:
         try:
             row = next(rows, None)
@@ -164,10 +177,7 @@ def _fields(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
             raise UserError(f"{path}, line {rows.line_num + 1}: cannot be read ({error})") from error
         if row is None:
             return
-        if row and len(row) != n_columns:
-            raise UserError(f"{path}, line {rows.line_num}: {len(row)} fields instead of {n_columns}")
-        if row:
-            yield rows.line_num, row
+        yield rows.line_num, row
 
 
 def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.runs.samples import Sample, parts
+from eval.runs.samples import Sample, gpu_keys, parts
 from orin_runner.machine.sensors import COUNTERS, GPU_COUNTERS
 
 SMALLEST = 1e-100
@@ -81,7 +81,7 @@ def lines(samples: Sequence[Sample], *, unified: bool) -> dict[str, Any] | None:
     found: dict[str, list[Line]] = {kind.key: [] for kind in KINDS}
     totals = {counter.name: counter.name for counter in COUNTERS if unified or not counter.if_unified}
     of_each = {counter.key: counter.name for counter in GPU_COUNTERS}
-    names = list(dict.fromkeys((gpu.id, gpu.name) for sample in samples for gpu in sample.reading.gpus))
+    names = gpu_keys(samples)
     by_gpu: list[dict[str, list[Line]]] = [{key: [] for key in of_each} for _ in names]
     resumed, offset = [], 0.0
     for part in parts(samples):

@@ -31,7 +31,7 @@ def questions_as_asked(prepared: Prepared, encoder: Encoder) -> Iterator[tuple[Q
     texts = prompt_texts([question.doc for question in questions], encoder)
     for question, text in zip(questions, texts, strict=True):
         doc, request = question.doc, question.request
-        generates = isinstance(request, GenerateRequest)
+        text_asked = request if isinstance(request, GenerateRequest) else None
         yield (
             question,
             {
@@ -40,12 +40,12 @@ def questions_as_asked(prepared: Prepared, encoder: Encoder) -> Iterator[tuple[Q
                 "group": doc.group,
                 "prompt": None if doc.prompts else text,
                 "prompts": list(doc.prompts) or None,
-                "choices": None if generates else list(doc.choices),
-                "labels": None if generates else list(doc.labels),
+                "choices": None if text_asked else list(doc.choices),
+                "labels": None if text_asked else list(doc.labels),
                 "target": doc.target,
                 "right": list(doc.right or (doc.target, *doc.references)),
-                "until": list(doc.until) if generates else None,
-                "max_new_tokens": request.max_new_tokens if isinstance(request, GenerateRequest) else None,
+                "until": list(doc.until) if text_asked else None,
+                "max_new_tokens": text_asked.max_new_tokens if text_asked else None,
                 "n_tokens": question.n_tokens,
                 "choice_tokens": None if isinstance(request, GenerateRequest) else list(request.n_scored),
                 "truncated": question.truncated,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from eval.runs.samples import Sample, parts
+from eval.runs.samples import Sample, gpu_keys, parts
 from orin_runner.machine.sensors import COUNTERS
 
 JOULES_PER_WH = 3600
@@ -103,8 +103,7 @@ def energy(samples: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
 
 def gpus(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Each GPU that was read, in the order in which they were met."""
-    found = dict.fromkeys((gpu.id, gpu.name) for sample in samples for gpu in sample.reading.gpus)
-    return [_gpu(samples, *key) for key in found]
+    return [_gpu(samples, *key) for key in gpu_keys(samples)]
 
 
 def _gpu(samples: Sequence[Sample], gpu_id: str, name: str) -> dict[str, Any]:

@@ -90,6 +90,11 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
 FORM, READING = Schema(Sample), Schema(Reading)
 
 
+def gpu_keys(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    """Id and name of each GPU that was read, in the order in which they were met."""
+    return list(dict.fromkeys((gpu.id, gpu.name) for sample in samples for gpu in sample.reading.gpus))
+
+
 def next_part(path: Path) -> int:
     """The number of the part that is about to be appended; a last line that a kill has torn is dropped."""
     try:

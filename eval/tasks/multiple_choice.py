@@ -9,7 +9,7 @@ each question, so few-shot prompts differ from its own. Zero shots, its default,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -71,6 +71,11 @@ class Part:
     def on_hub(self) -> str:
         """What ``split`` is called on the hub."""
         return self.hub_split or self.split
+
+
+def lettered(choices: Sequence[str]) -> str:
+    """A line for each choice, as the prompts of MMLU have them; choices beyond Z are left out."""
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
 
 
 class MultipleChoice(ExactMatch, ABC):
@@ -156,8 +161,7 @@ class MultipleChoice(ExactMatch, ABC):
             return item.head + self.cue
         if len(item.choices) > len(ascii_uppercase):
             raise UserError(f"{self.name}: a question has more choices than there are letters", "--scoring text")
-        lines = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, item.choices, strict=False)]
-        return "\n".join([item.head, *lines]) + (self.cue or "\nAnswer:")
+        return f"{item.head}\n{lettered(item.choices)}" + (self.cue or "\nAnswer:")
 
     def _items(self, options: LoadOptions, files: tuple[str, ...], split: str) -> Iterator[Item]:
         for where, row in self._rows(options, files, split):

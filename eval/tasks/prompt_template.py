@@ -11,15 +11,11 @@ from string import Formatter, ascii_uppercase
 from typing import Any
 
 from eval.data.text_file import text_lines
+from eval.tasks.multiple_choice import lettered
 from orin_runner.errors import UserError
 
 CHOICES = "choices"
 """The field that stands for a line for each choice, with its letter."""
-
-
-def lettered(choices: Sequence[str]) -> str:
-    """A line for each choice, as the prompts of MMLU have them; choices beyond Z are left out."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
 
 
 class PromptTemplate:

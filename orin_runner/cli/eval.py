@@ -19,7 +19,6 @@ from eval.report.page import PAGE
 from eval.runs.items import ITEMS, write_items
 from eval.runs.meter import Meter
 from eval.runs.resume import check_folder, check_settings, read_earlier
-from eval.runs.run import PREDICTIONS
 from eval.runs.samples import SAMPLES
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
@@ -54,14 +53,14 @@ from orin_runner.cli.options import (
     splits,
 )
 from orin_runner.cli.questions import prepare_all
-from orin_runner.cli.result import add_prompt_rate, print_result, run_folder
+from orin_runner.cli.result import add_prompt_rate, print_result, raise_for_failed, run_folder
 from orin_runner.cli.run_header import common_header, model_header
 from orin_runner.cli.run_proof import RunProof
 from orin_runner.cli.shard import Shard, ShardOption
 from orin_runner.cli.tokenizer import NamedTokenizer, open_tokenizer, stop_warning
 from orin_runner.console import Bar, Notes
 from orin_runner.engine.prompt_cache import PromptCacheOptions
-from orin_runner.errors import RunError, UserError, os_error_line
+from orin_runner.errors import UserError, os_error_line
 from orin_runner.machine.sensors import find_sensors
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
@@ -224,12 +223,7 @@ def eval_command(
     again = f"orin-run eval --resume --out {shlex.quote(str(out))}"
     if left:
         raise exits.BrokenOffError(f"{again} goes on")
-    failed = sum(section["failed"] for section in sections.values())
-    if failed:
-        raise RunError(
-            f"{failed} of {len(requests)} items failed and count as wrong: {out / PREDICTIONS} says why; {again} asks "
-            f"them again"
-        )
+    raise_for_failed(sections, out, len(requests), f"; {again} asks them again")
 
 
 def _finished(

@@ -12,7 +12,7 @@ from types import TracebackType
 import typer
 
 from eval.evaluate import Prepared
-from orin_runner.console import GIB, Bar, Notes
+from orin_runner.console import GIB, Bar, Notes, listed
 from orin_runner.default_model import default_model
 from orin_runner.engine.prompt_cache import PromptCacheOptions
 from orin_runner.machine.memory_formula import MIB
@@ -187,9 +187,9 @@ def model_line(file: GGUFFile) -> str:
 def offload_lines(loaded: Loaded, file: GGUFFile) -> list[str]:
     """Where the layers are, and what the F16 products are computed in (``GGML_CUDA_CUBLAS_COMPUTE_TYPE``)."""
     gpus = [device for device in loaded.devices if device.is_gpu]
-    on = " and ".join([", ".join(gpu.name for gpu in gpus[:-1]), gpus[-1].name][len(gpus) < 2 :]) if gpus else ""
     if not gpus:
         return [f"llama.cpp {llama_library.version()} was built without a GPU backend: computing on the CPU"]
+    on = listed([gpu.name for gpu in gpus])
     line = f"{loaded.gpu_layers} of {loaded.n_layers} layers on {on} ({gpus[0].description})"
     if loaded.gpu_layers < loaded.n_layers:
         line += f": THE OTHER {loaded.n_layers - loaded.gpu_layers} RUN ON THE CPU"

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from eval.runs.merge import merge
-from eval.runs.run import PREDICTIONS, Run
+from eval.runs.run import Run
 from orin_runner.cli.options import Json, Out
-from orin_runner.cli.result import print_result, run_folder
+from orin_runner.cli.result import print_result, raise_for_failed, run_folder
 from orin_runner.cli.run_header import command_header
-from orin_runner.errors import RunError
 
 Shards = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of all shards of one run.")]
 
@@ -24,6 +23,4 @@ def merge_command(shards: Shards, out: Out = None, as_json: Json = False) -> Non
     directory = out or run_folder([*tasks, "merged"])
     report = merge(runs, directory, command_header())
     print_result(report, directory, as_json)
-    failed = sum(section["failed"] for section in report["tasks"].values())
-    if failed:
-        raise RunError(f"{failed} items failed and count as wrong: {directory / PREDICTIONS} says why")
+    raise_for_failed(report["tasks"], directory)

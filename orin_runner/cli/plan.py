@@ -97,10 +97,16 @@ def plan_command(
 
 def print_plan(plan: MemoryPlan) -> None:
     """The whole plan as a table; of several GPUs a column for each."""
+    (_print_columns if plan.columns else _print_terms)(plan)
+    if plan.formula:
+        say(f"the device is not here, so nothing is simulated: {plan.formula}")
+    for line in plan_lines(plan):
+        say(line)
+
+
+def _print_terms(plan: MemoryPlan) -> None:
+    """A plan for one device."""
     rows = []
-    if plan.columns:
-        _print_columns(plan)
-        return
     for name, size in plan.terms.items():
         where = "unified" if plan.device.unified else "device" if name in plan.on_device else "host"
         rows.append((name + (" (assumed)" if name in plan.assumed else ""), f"{size / MIB:,.0f}", where))
@@ -108,17 +114,13 @@ def print_plan(plan: MemoryPlan) -> None:
     rows.append((f"available ({plan.device.note})", f"{plan.device.available / MIB:,.0f}", ""))
     rows.append(("remaining", f"{plan.remaining / MIB:,.0f}", ""))
     print_table(f"{plan.device.name}", ("term", "MiB", "memory"), rows)
-    if plan.formula:
-        say(f"the device is not here, so nothing is simulated: {plan.formula}")
-    for line in plan_lines(plan):
-        say(line)
 
 
 def _print_columns(plan: MemoryPlan) -> None:
     """A plan for several GPUs."""
 
-    def row(name: str, sizes: Iterable[int], host: str = "") -> tuple[str, ...]:
-        return (name, *(f"{size / MIB:,.0f}" for size in sizes), host)
+    def row(name: str, sizes: Iterable[int]) -> tuple[str, ...]:
+        return (name, *(f"{size / MIB:,.0f}" for size in sizes), "")
 
     rows = [("layers", *(str(column.layers) for column in plan.columns), "")]
     for name, size in plan.terms.items():
@@ -132,5 +134,3 @@ def _print_columns(plan: MemoryPlan) -> None:
     rows.append(row("remaining", (column.remaining for column in plan.columns)))
     heads = ("MiB", *(column.name for column in plan.columns), "host")
     print_table(plan.device.name, heads, rows)
-    for line in plan_lines(plan):
-        say(line)

@@ -11,7 +11,6 @@ import typer
 
 from eval.runs.items import write_items
 from eval.runs.resume import check_folder
-from eval.runs.run import PREDICTIONS
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
 from orin_runner.cli.options import (
@@ -37,10 +36,10 @@ from orin_runner.cli.options import (
     splits,
 )
 from orin_runner.cli.questions import prepare_all
-from orin_runner.cli.result import print_result, run_folder
+from orin_runner.cli.result import print_result, raise_for_failed, run_folder
 from orin_runner.cli.run_header import common_header
 from orin_runner.console import Notes
-from orin_runner.errors import RunError, UserError
+from orin_runner.errors import UserError
 from orin_runner.process_clock import process_started
 
 
@@ -115,9 +114,7 @@ def reference_command(
     if log_items:
         write_items(out, prepared, loaded.encoder)
     print_result(report, out, as_json)
-    failed = sum(section["failed"] for section in sections.values())
-    if failed:
-        raise RunError(f"{failed} items failed and count as wrong: {out / PREDICTIONS} says why")
+    raise_for_failed(sections, out)
 
 
 def _seconds_since(moment: float) -> float:

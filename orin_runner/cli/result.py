@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from eval.report.page import ENERGY, PAGE, digits, write_page
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE, share_of_prompt_rate
-from eval.runs.run import Run, lossy_line, quantized_types
+from eval.runs.run import PREDICTIONS, Run, lossy_line, quantized_types
 from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.engine.prompt_rate import PromptRate
+from orin_runner.errors import RunError
 from orin_runner.machine.sensors import COUNTERS
 from orin_runner.model.proof import Verdict
 
@@ -55,6 +56,24 @@ def add_prompt_rate(report: dict[str, Any], measure: Callable[[], PromptRate | N
     report["prompt_rate"] = rate.to_json()
     for section in report["tasks"].values():
         section["share_of_prompt_rate"] = share_of_prompt_rate(section, rate.tokens_per_s)
+
+
+def raise_for_failed(sections: Mapping[str, Any], out: Path, among: int | None = None, again: str = "") -> None:
+    """End a command whose tasks have failed items.
+
+    Args:
+        sections: the tasks' of ``report.json``.
+        out: the run folder.
+        among: how many items were asked, where that is to be said.
+        again: what else is to be said.
+
+    Raises:
+        RunError: there are such.
+    """
+    failed = sum(section["failed"] for section in sections.values())
+    if failed:
+        of = "" if among is None else f" of {among}"
+        raise RunError(f"{failed}{of} items failed and count as wrong: {out / PREDICTIONS} says why{again}")
 
 
 def write_report(directory: Path) -> Run:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.seats import BESIDE_WEIGHTS
 from orin_runner.model.gguf_file import HEAD, GGUFFile
 
@@ -49,26 +50,25 @@ class ModelBytes:
         return found
 
 
-def split_of(file: GGUFFile, available: Sequence[int]) -> tuple[int, ...]:
-    """How many layers of ``file`` go on each of several devices, the first layers on the first.
+def split_of(file: GGUFFile, device: DeviceMemory) -> tuple[int, ...]:
+    """How many layers of ``file`` go on each of the GPUs of ``device``, the first layers on the first.
 
-    The stages take about equal time, and each device has room for more than its weights; where that cannot be, what is
-    too much is on the device that has most room left.
-
-    Args:
-        file: the model.
-        available: bytes on each device.
+    The stages take about equal time, and each GPU has room for more than its weights; where that cannot be, what is too
+    much is on the GPU that has most room left.
 
     Returns:
-        As many numbers as devices; their sum is the file's layers. The output head is on the last.
+        As many numbers as GPUs; their sum is the file's layers. The output head is on the last. Empty where there is
+        one device.
     """
+    if not device.gpus:
+        return ()
     weights = ModelBytes.of(file)
     most = max(weights.layers)
     head_bytes = file.embedding_bytes if file.tied else _head_bytes(file)
     # A layer's time goes with its bytes, as all its matrices are multiplied with every token.
     head = HEAD_SHARE * head_bytes / most
-    room = [(n - BESIDE_WEIGHTS) // most for n in available]
-    room[-1] = (available[-1] - BESIDE_WEIGHTS - weights.head) // most
+    room = [(gpu.available - BESIDE_WEIGHTS) // most for gpu in device.gpus]
+    room[-1] = (device.gpus[-1].available - BESIDE_WEIGHTS - weights.head) // most
     return balanced(len(weights.layers), head, room)
 
 

@@ -326,7 +326,7 @@ class MemoryPlanner:
     def _columns(self, settings: ContextSettings, n_contexts: int, context: Simulated) -> tuple[Column, ...]:
         """What each of several GPUs takes."""
         gpus = self.device.gpus
-        split = split_of(self.file, [gpu.available for gpu in gpus])
+        split = split_of(self.file, self.device)
         # The formula's one size is that of a device with all layers; its largest step is in each of them.
         compute = context.compute if len(context.compute) == len(gpus) else context.compute * len(gpus)
         return tuple(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from orin_runner.console import listed
 from orin_runner.errors import UserError
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.nvml import VISIBLE, Nvml
@@ -168,7 +169,5 @@ def _name(kind: str, ids: Sequence[str]) -> str:
     if len(ids) == 1:
         return f"{kind} {ids[0]}"
     run = [str(k) for k in range(int(ids[0]), int(ids[0]) + len(ids))] if ids[0].isdigit() else []
-    which = (
-        f"{ids[0]} to {ids[-1]}" if list(ids) == run and len(ids) > 2 else " and ".join([", ".join(ids[:-1]), ids[-1]])
-    )
+    which = f"{ids[0]} to {ids[-1]}" if list(ids) == run and len(ids) > 2 else listed(ids)
     return f"{kind}s {which}"

@@ -74,7 +74,7 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
     stat = first.model.stat()
     file = GGUFFile.open(first.model)
     device = present_device(first.device_bytes)
-    split = split_of(file, [gpu.available for gpu in device.gpus]) if device.gpus else ()
+    split = split_of(file, device)
     with ExitStack() as stack:
         model, seconds = None, 0.0
         # Long-rope's factors are chosen by the longest request. A model that would not fit is left for the plan to

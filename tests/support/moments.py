@@ -56,6 +56,23 @@ def heeds_signals(process: subprocess.Popen[str]) -> bool:
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
+def wait_for_an_answer(process: subprocess.Popen[str], out: Path) -> None:
+    """Until the run in ``out`` has its first answer; it must not have ended before."""
+    predictions = out / "predictions.jsonl"
+    while not predictions.exists() or not predictions.stat().st_size:
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def interrupted(process: subprocess.Popen[str], out: Path) -> tuple[str, str]:
+    """Ctrl-C as soon as the run in ``out`` has an answer; all that it writes to stdout and stderr."""
+    wait_for_an_answer(process, out)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    return stdout, stderr
+
+
 def wait_for_a_moment(
     process: subprocess.Popen[str], rng: random.Random, files: Sequence[Path], seconds: float
 ) -> None:

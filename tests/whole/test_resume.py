@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.runs.run import Run
 from tests.support.commands import orin_run, orin_run_begun
+from tests.support.moments import interrupted
 
 ITEMS = 48
 
@@ -46,12 +44,7 @@ def test_ctrl_c_ends_with_a_partial_report(tmp_path: Path, model: Path, undistur
     out = tmp_path / "run"
     arguments = ("eval", "exam", "--model", model, "--out", out)
     process = orin_run_begun(*arguments)
-    while not (out / "predictions.jsonl").exists() or not (out / "predictions.jsonl").stat().st_size:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130
+    stdout, stderr = interrupted(process, out)
     assert "items unanswered" in stdout
     assert "--resume" in stderr
     section = Run.open(out).report["tasks"]["exam"]

@@ -5,9 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from eval.runs.run import Run
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from tests.support.commands import orin_run, orin_run_begun
+from tests.support.moments import interrupted
 from tests.support.paths import TINY
 from tests.support.small_data import small_data
 
@@ -101,12 +99,7 @@ def test_an_interrupted_run_has_what_is_answered_and_the_resumed_one_all(tmp_pat
     """--resume was told of --log-items by ``run.json``."""
     out = tmp_path / "run"
     process = orin_run_begun("eval", "exam", "--model", tiny_gguf, "--log-items", "--out", out)
-    while not (out / "predictions.jsonl").exists() or not (out / "predictions.jsonl").stat().st_size:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
+    interrupted(process, out)
     assert set(items(out)) == set(Run.open(out).predictions)
     assert len(items(out)) < 480
     done = orin_run("eval", "--resume", "--out", out)

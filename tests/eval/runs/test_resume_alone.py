@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 
 from eval.runs.run import Run
 from tests.support.commands import orin_run, orin_run_begun, refused
+from tests.support.moments import interrupted
 from tests.support.small_data import small_data
 
 FISH = {"question": "Which is a fish?", "choices": ["whale", "trout"], "answer": "B"}
@@ -139,12 +137,7 @@ def test_ctrl_c_says_exactly_that_command(tmp_path: Path, tiny_gguf: Path) -> No
     """With quotes where the folder needs them; and it goes on."""
     out = tmp_path / "a run"
     process = orin_run_begun("eval", "exam", "--limit", "400", "--model", tiny_gguf, "--out", out)
-    while not (out / "predictions.jsonl").exists() or not (out / "predictions.jsonl").stat().st_size:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
+    _, stderr = interrupted(process, out)
     assert stderr.splitlines()[-1].endswith(f"; orin-run eval --resume --out '{out}' goes on")
     done = orin_run("eval", "--resume", "--out", out)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.runs.run import Run
 from tests.support.commands import orin_run, orin_run_begun, refused
+from tests.support.moments import wait_for_an_answer
 
 ITEMS = 8
 
@@ -74,9 +74,7 @@ def test_a_folder_that_is_removed_ends_the_run(made: Path, tmp_path: Path) -> No
     """With status 1 and what was lost."""
     out = tmp_path / "run"
     process = orin_run_begun("eval", "exam", "--model", made / "tiny.gguf", "--out", out)
-    while not (out / "predictions.jsonl").exists() or not (out / "predictions.jsonl").stat().st_size:
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for_an_answer(process, out)
     out.rename(tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "elsewhere")
     _, stderr = process.communicate(timeout=120)

@@ -63,13 +63,14 @@ def test_the_bytes_of_all_devices_are_those_of_the_file(medium: GGUFFile) -> Non
 
 def test_equal_gpus_get_equal_stages(medium: GGUFFile) -> None:
     """The head is half a layer here, of which half counts."""
-    assert split_of(medium, [80000 * MIB] * 2) == (20, 20)
-    assert split_of(medium, [80000 * MIB] * 3) == (14, 13, 13)
+    assert split_of(medium, gpus(80000, 80000)) == (20, 20)
+    assert split_of(medium, gpus(80000, 80000, 80000)) == (14, 13, 13)
 
 
 def test_a_small_gpu_gets_what_it_has_room_for(medium: GGUFFile) -> None:
     layer = ModelBytes.of(medium).layers[0]
-    assert split_of(medium, [7 * layer + BESIDE_WEIGHTS, 80000 * MIB]) == (7, 33)
+    room = GpuMemory("small", 7 * layer + BESIDE_WEIGHTS), GpuMemory("large", 80000 * MIB)
+    assert split_of(medium, replace(gpus(1, 1), gpus=room)) == (7, 33)
 
 
 def test_a_column_for_each_gpu_and_the_sum_of_all(medium: GGUFFile) -> None:
