@@ -1,10 +1,11 @@
 """One GPU, a replica on each of several, and one model with its layers divided over them: ``orin-run eval`` of each.
 
     python benchmarks/bench_several_gpus.py --gguf M.gguf --data DIR [--tasks mmlu:6000,hellaswag:2000,bbh_direct:500]
-        [--ways one,replicas,split] [--rounds 1]
+        [--ways one,replicas,split] [--rounds 1] [--work DIR]
 
 Each way is a process of its own from its start to its exit, in turn. ``replicas`` is what ``--gpus auto`` does where
-the model fits one GPU, ``split`` is ``--replicas 1``. The table has, by the run's own report, items a second of
+the model fits one GPU, ``two`` the same on the first two, ``split`` is ``--replicas 1``, ``pairs`` is ``--replicas 2``:
+of four GPUs two for each. The table has, by the run's own report, items a second of
 inference (tokenizing left out) and from the first prompt to the last score, tokens a second, computed / unique; by a
 clock outside seconds from the process's start to its exit; and how many answers are those of the first way.
 """
@@ -22,7 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WAYS = {"one": ("--gpus", "1"), "replicas": (), "split": ("--replicas", "1")}
+WAYS = {
+    "one": ("--gpus", "1"),
+    "two": ("--gpus", "2"),
+    "replicas": (),
+    "pairs": ("--replicas", "2"),
+    "split": ("--replicas", "1"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", default="mmlu:6000,hellaswag:2000,bbh_direct:500", help="TASK:ITEMS,...")
-    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--ways", default="one,replicas,split", help=",".join(WAYS))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("build/several"))
     args = parser.parse_args()

@@ -1,9 +1,10 @@
 """llama.cpp's ways to read the weights, from the disk and from the page cache, alone and two GPUs at once.
 
-    python benchmarks/load_modes.py FILE.gguf
+    python benchmarks/load_modes.py FILE.gguf [GPUS]
 
-Each load is a process of its own. Before a load "from disk" the kernel is asked to forget the file's pages. The bytes
-that a process read from the disk are those of ``/proc/self/io``.
+With ``GPUS``, such as 0123, the file is not forgotten: one GPU, then these at once. Each load is a process of its own.
+Before a load "from disk" the kernel is asked to forget the file's pages. The bytes that a process read from the disk
+are those of ``/proc/self/io``.
 """
 
 from __future__ import annotations
@@ -51,8 +52,13 @@ def loads(path: Path, mode: LoadMode, gpus: str) -> str:
 
 def main() -> None:
     path = Path(sys.argv[1])
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 2 and sys.argv[2] in LoadMode.__members__:
         load(path, LoadMode[sys.argv[2]])
+        return
+    if len(sys.argv) > 2:
+        for mode in (LoadMode.MAP, LoadMode.READ):
+            for gpus in ("0", sys.argv[2]):
+                print(f"{mode.name} on GPUs {gpus} from memory: {loads(path, mode, gpus)}", flush=True)
         return
     print(f"{path.stat().st_size / 1e9:.1f} GB; llama-cpp-python {llama_library.version()}")
     for mode in LoadMode:

@@ -2,22 +2,25 @@
 
     python benchmarks/random_gguf.py header TOKENIZER_DIR OUT.gguf [--shape phi3-medium] [--type BF16] [--layers N]
     python benchmarks/random_gguf.py fill OUT.gguf
+    python benchmarks/random_gguf.py prove OUT.gguf
 
 ``header`` writes the shape's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
 drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them. The embeddings
 are so large that they outweigh what the layers add, and the output head holds each token's predecessor: the greedy
 token is the next one in the vocabulary, by a clear lead, as a trained model's is, and the benchmark does not measure
-how near-ties are settled.
+how near-ties are settled. ``prove`` writes a manifest of what lies there, to measure what comparing it costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,13 @@ from gguf import GGUFReader
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from convert.checkpoint import Checkpoint
-from convert.header import open_gguf
+from convert.header import open_gguf, stamp
 from convert.layouts.families import layout_for
 from convert.vocab.vocabulary import read_vocabulary
+from orin_runner.model.gguf_digests import MANIFEST_FORMAT, manifest_path, metadata_digests
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.gguf_header import TensorInfo
+from orin_runner.model.gguf_keys import CHECKPOINT_SHA256, MANIFEST_SHA256
 
 PHI3_MEDIUM: dict[str, Any] = {
     "architectures": ["Phi3ForCausalLM"],
@@ -57,7 +64,18 @@ LLAMA_30B: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
 }
 """LLaMA-1-30B, but for its vocabulary, which is that of the tokenizer at hand (32,000 there)."""
-SHAPES = {"phi3-medium": PHI3_MEDIUM, "llama-30b": LLAMA_30B}
+OPT_30B: dict[str, Any] = {
+    "architectures": ["OPTForCausalLM"],
+    "model_type": "opt",
+    "hidden_size": 7168,
+    "word_embed_proj_dim": 7168,
+    "ffn_dim": 28672,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 56,
+    "vocab_size": 50272,
+    "max_position_embeddings": 2048,
+}
+SHAPES = {"phi3-medium": PHI3_MEDIUM, "llama-30b": LLAMA_30B, "opt-30b": OPT_30B}
 SMALL = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 """A hundredth of the width, to try things on a CPU."""
 STOP = [32000, 32001, 32007]
@@ -69,13 +87,38 @@ WRITERS = 8
 
 def header(tokenizer: Path, out: Path, type_name: str, config: dict[str, Any]) -> None:
     """Metadata and tensor table of ``config``'s layout, the data a hole in the file."""
-    layout = layout_for(Checkpoint(tokenizer, config, {}, ""), "exact")
+    tensors = _opt_zeros(config) if config["model_type"] == "opt" else {}
+    layout = layout_for(Checkpoint(tokenizer, config, tensors, ""), "exact")
     vocabulary = replace(read_vocabulary(tokenizer, config["vocab_size"]), stop=STOP)
     types = {name: "F32" if len(shape) == 1 else type_name for name, shape in layout.sources().items()}
     with open_gguf(out, f"random {config['model_type']}", layout, vocabulary, types, type_name, altered=0):
         pass
     os.truncate(out, 1 << 36)  # long enough for the table to be read
     os.truncate(out, max(int(t.data_offset) + int(t.n_bytes) for t in GGUFReader(out).tensors))
+
+
+@dataclass(frozen=True)
+class _Zeros:
+    """A checkpoint's tensor of zeros."""
+
+    shape: tuple[int, ...]
+    dtype: str = "F32"
+
+    def read(self) -> np.ndarray:
+        return np.zeros(self.shape, dtype=np.float32)
+
+
+def _opt_zeros(config: dict[str, Any]) -> Any:
+    """What OPT's layout reads of a checkpoint to choose its power of two: with zeros it is the largest."""
+    width = config["hidden_size"]
+    found = {}
+    for n in range(config["num_hidden_layers"]):
+        for projection, norm in (("self_attn.v_proj", "self_attn_layer_norm"), ("fc1", "final_layer_norm")):
+            stem = f"model.decoder.layers.{n}"
+            found[f"{stem}.{projection}.weight"] = _Zeros((1, width))
+            found[f"{stem}.{projection}.bias"] = _Zeros((1,))
+            found |= {f"{stem}.{norm}.{kind}": _Zeros((width,)) for kind in ("weight", "bias")}
+    return found
 
 
 def fill(path: Path) -> None:
@@ -126,6 +169,32 @@ class _Staging(threading.local):
         np.copyto(target, staged.numpy())
 
 
+def prove(path: Path) -> None:
+    """A manifest beside ``path``, of its data as it is; there is no checkpoint, whose digest is zeros."""
+    header = GGUFFile.open(path).header
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+
+    def record(tensor: TensorInfo) -> dict[str, Any]:
+        digest = hashlib.sha256(data[tensor.offset : tensor.offset + tensor.n_bytes].data).hexdigest()
+        shape = list(reversed(tensor.shape))
+        return {"name": tensor.name, "type": tensor.type, "shape": shape, "sha256": digest}
+
+    with ThreadPoolExecutor() as hashing:
+        tensors = list(hashing.map(record, header.tensors))
+    checkpoint = "0" * 64
+    manifest = {
+        "format": MANIFEST_FORMAT,
+        "checkpoint": {"sha256": checkpoint},
+        "metadata_sha256": metadata_digests(header),
+        "tensor_table_sha256": header.table_sha256,
+        "tensors": tensors,
+        "added": [],
+    }
+    content = json.dumps(manifest).encode()
+    manifest_path(path).write_bytes(content)
+    stamp(path, {MANIFEST_SHA256: hashlib.sha256(content).hexdigest(), CHECKPOINT_SHA256: checkpoint})
+
+
 def hf_model(device: str, *, small: bool = False) -> Phi3ForCausalLM:
     """The same shape as a transformers model with random weights in bfloat16, made on ``device``."""
     shape = {key: value for key, value in PHI3_MEDIUM.items() if key not in {"architectures", "model_type"}}
@@ -150,11 +219,11 @@ def main() -> None:
     one.add_argument("--shape", default="phi3-medium", choices=list(SHAPES))
     one.add_argument("--layers", type=int)
     one.add_argument("--small", action="store_true", help="a hundredth of the width, to try things on a CPU")
-    two = commands.add_parser("fill")
-    two.add_argument("out", type=Path)
+    for name in ("fill", "prove"):
+        commands.add_parser(name).add_argument("out", type=Path)
     args = parser.parse_args()
-    if args.command == "fill":
-        fill(args.out)
+    if args.command != "header":
+        {"fill": fill, "prove": prove}[args.command](args.out)
         return
     config = dict(SHAPES[args.shape])
     config |= {} if args.layers is None else {"num_hidden_layers": args.layers}

@@ -7,7 +7,7 @@ from benchmarks.breaks.form import Break
 ACCOUNTING = "tests/eval/test_accounting.py::test_"
 CLOCKS = "tests/eval/report/test_clocks.py::test_"
 COUNTS = "tests/orin_runner/engine/test_counts.py::test_"
-DIFF = "tests/eval/test_diff.py::test_"
+RULE = "tests/eval/test_diff_rule.py::test_"
 SIZES = "tests/orin_runner/engine/test_near_tie_sizes.py::test_"
 STOP_STEP = "tests/eval/test_reference.py::test_a_stop_token_is_a_step_of_margin_and_log_probability"
 
@@ -31,14 +31,14 @@ LISTED = (
         "eval/diff.py",
         '"within_max_drop": mean <= limit',
         '"within_max_drop": mean < limit',
-        (f"{DIFF}at_most_is_decided_exactly",),
+        (f"{RULE}at_most_is_decided_exactly",),
     ),
     Break(
         "diff: a task's rule is less than, not at most",
         "eval/diff.py",
         '["within_max_drop"] = drops[task] <= limit',
         '["within_max_drop"] = drops[task] < limit',
-        (f"{DIFF}at_most_is_decided_exactly",),
+        (f"{RULE}at_most_is_decided_exactly",),
     ),
     Break(
         "prediction: of tied choices the last",
@@ -85,8 +85,8 @@ LISTED = (
     Break(
         "sent: once for each continuation",
         "orin_runner/engine/wanted_tokens.py",
-        "                    self.sent += len(self.paths[-1])\n",
-        "                self.sent += len(self.paths[known[key]])\n",
+        "self.sent = int(lengths.sum())",
+        "self.sent = int(lengths[path].sum())",
         (f"{COUNTS}a_prompt_is_sent_with_each_choice_and_once_for_all_of_one_token",),
     ),
     Break(

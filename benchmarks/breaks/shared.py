@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.breaks.form import Break
 
 SHARES = "tests/orin_runner/batching/test_shares.py::test_"
+GIVEN = "tests/orin_runner/engine/test_give_back.py::test_"
 REPLICAS = "tests/orin_runner/workers/test_replicas.py::test_"
 SHARDS = "tests/orin_runner/cli/test_shards.py::test_"
 
@@ -15,6 +16,41 @@ SHARED = (
         "            if unanswered:\n",
         "            if unanswered and worker < 0:\n",
         (f"{SHARES}every_request_is_handed_out_once",),
+    ),
+    Break(
+        "replicas: a request is given back in part",
+        "orin_runner/batching/packer.py",
+        "np.where(barred[first:end], np.inf,",
+        "np.where(barred[first:end] & (end < 0), np.inf,",
+        (f"{GIVEN}each_request_is_answered_or_given_back",),
+    ),
+    Break(
+        "replicas: what is given back is computed all the same",
+        "orin_runner/batching/packer.py",
+        "self._end = first + best",
+        "return range(first + best, end)",
+        (f"{GIVEN}what_is_given_back_is_not_computed",),
+    ),
+    Break(
+        "replicas: what a batch has begun is given back",
+        "orin_runner/batching/packer.py",
+        "first, end = self._tree, self._path + 1, self._end",
+        "first, end = self._tree, max(0, self._path - 1), self._end",
+        (f"{GIVEN}each_request_is_answered_or_given_back",),
+    ),
+    Break(
+        "replicas: nobody is asked for what has not begun",
+        "orin_runner/batching/shares.py",
+        "            self._ask_back(richest)\n",
+        "            pass\n",
+        (f"{SHARES}all_end_together_and_compute_little_twice",),
+    ),
+    Break(
+        "replicas: requests lose their bounds on the way to a worker",
+        "orin_runner/workers/packed_requests.py",
+        "GenerateRequest(prompt, stop, max_new_tokens, tuple(paths), until)",
+        "GenerateRequest(prompt, stop, max_new_tokens, tuple(paths))",
+        ("tests/orin_runner/workers/test_packed_requests.py::test_requests_come_out_as_they_went_in",),
     ),
     Break(
         "replicas: cuts are made without a look at what is shared",
@@ -35,7 +71,7 @@ SHARED = (
         "orin_runner/workers/replicas.py",
         "self.cost = self.cost.together(self.piece)",
         "self.cost = self.piece",
-        (f"{REPLICAS}answers_and_costs_are_those_of_one",),
+        (f"{REPLICAS}what_one_has_not_begun_is_handed_on",),
     ),
     Break(
         "replicas: seconds are summed",
@@ -49,7 +85,7 @@ SHARED = (
         "orin_runner/workers/replicas.py",
         "            goes_on = True\n",
         "            goes_on = False\n",
-        (f"{REPLICAS}unique_tokens_of_scores_do_not_depend_on_the_number",),
+        (f"{REPLICAS}what_one_has_not_begun_is_handed_on",),
     ),
     Break(
         "shards: unique counts what two share twice",
