@@ -36,6 +36,20 @@ PUBLISHED = {
         "gsm8k/test.jsonl": "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
         "gsm8k/train.jsonl": "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
     },
+    "gsm8k_cot": {
+        "gsm8k/test.jsonl": "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+    },
+    "mmlu_pro": {
+        "mmlu_pro/data/test-00000-of-00001.parquet": "0e24a191921c2f453518a537a8b2117bd137e7714d4ef1565e9ba06c1ecb9ad8",
+    },
+    "humaneval": {
+        "humaneval/openai_humaneval/test-00000-of-00001.parquet": (
+            "2f2871a15fbc95b6c683043359f4ed8e144c5a1c4f24f25f66bc51f598dfcfb6"
+        ),
+    },
+    "mbpp": {
+        "mbpp/mbpp.jsonl": "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
+    },
 }
 """Per task, sha256 of files under ``--data`` as they were published, unpacked. Not every publisher's are known."""
 

@@ -33,7 +33,9 @@ def read_questions(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     if form not in FORMS:
         raise UserError(f"{path} is no file of questions", f"its name ends in {', '.join(FORMS)}")
     if not path.exists():
-        raise UserError(f"{path} does not exist", "orin-run tasks lists the tasks that are not files")
+        raise UserError(
+            f"{path} does not exist", "name one that does; orin-run tasks lists the tasks that are no files"
+        )
     if form == ".csv":
         yield from ((i, f"{path}, line {i}", row) for i, row in with_rows(path, _table(path)))
     elif form == ".json":

@@ -29,10 +29,12 @@ def find_file(data: Path, *names: str, also: str = "") -> Path:
         also: other forms the rows may have, for the message.
 
     Raises:
-        UserError: none does; all of them are named.
+        UserError: none does; all of them are named. Or ``data`` is no folder.
     """
     found = first_file(data, *names)
     if found is None:
+        if not data.is_dir():
+            raise UserError(f"{data} is no folder" if data.exists() else f"{data} does not exist", DATA)
         others = [*names[1:], *([also] if also else [])]
         more = f", which may also hold {', '.join(others)}" if others else ""
         raise UserError(f"{data / names[0]} does not exist", DATA + more)
@@ -104,7 +106,7 @@ def read_labels(path: Path, n: int) -> list[str]:
     """
     labels = "".join(text_lines(path)).split()
     if len(labels) != n:
-        raise UserError(f"{path} has {len(labels)} labels for {n} rows")
+        raise UserError(f"{path} has {len(labels)} labels for {n} rows", AGAIN)
     return labels
 
 
@@ -126,9 +128,9 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = parse_json(line)
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error})") from error
+            raise UserError(f"{path}, line {number}: not valid JSON ({error})", AGAIN) from error
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: not a JSON object")
+            raise UserError(f"{path}, line {number}: not a JSON object", AGAIN)
         yield number, row
 
 
@@ -158,7 +160,7 @@ def read_csv(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
 def _fields(path: Path, n_columns: int) -> Iterator[tuple[int, list[str]]]:
     for line, row in csv_rows(path):
         if row and len(row) != n_columns:
-            raise UserError(f"{path}, line {line}: {len(row)} fields instead of {n_columns}")
+            raise UserError(f"{path}, line {line}: {len(row)} fields instead of {n_columns}", AGAIN)
         if row:
             yield line, row
 
@@ -174,7 +176,7 @@ def csv_rows(path: Path, *, strict: bool = False) -> Iterator[tuple[int, list[st
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise UserError(f"{path}, line {rows.line_num + 1}: cannot be read ({error})") from error
+            raise UserError(f"{path}, line {rows.line_num + 1}: cannot be read ({error})", AGAIN) from error
         if row is None:
             return
         yield rows.line_num, row
@@ -193,7 +195,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         import pyarrow as pa  # noqa: PLC0415 - heavy, and the device may run from other files without it
         from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(f"{path} needs the package pyarrow", "pip install 'orin-run[data]'") from error
     number = unpacked = 0
     with open_regular(path) as content:
@@ -211,8 +213,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise UserError(f"{path} is not a whole parquet file: {first_line(error)}", AGAIN) from error
 
 
-def read_hub(repository: str, revision: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
-    """Rows of a data set on the Hugging Face hub.
+def read_hub(repository: str, revision: str, config: str | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, row) for every row of a data set on the Hugging Face hub.
 
     Args:
         repository: such as ``cais/mmlu``.
@@ -225,7 +227,7 @@ def read_hub(repository: str, revision: str, config: str | None, split: str) -> 
     """
     try:
         import datasets  # noqa: PLC0415 - heavy, and the device may run from files without it
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             "the package datasets is not installed", "pip install 'orin-run[data]', or --data DIR"
         ) from error
@@ -235,4 +237,5 @@ def read_hub(repository: str, revision: str, config: str | None, split: str) -> 
         raise UserError(
             f"cannot load {repository} from the hub: {first_line(error)}", "name local files with --data DIR"
         ) from error
-    yield from (dict(row) for row in rows)
+    part = f"{config}, {split}" if config else split
+    yield from ((f"{repository}, {part}, row {i}", dict(row)) for i, row in enumerate(rows))

@@ -12,7 +12,9 @@ from typing import BinaryIO
 from orin_runner.errors import UserError
 from orin_runner.files import MAX_BYTES, naming, open_regular
 
-AGAIN = "download it again"
+AGAIN = "mend it, or download it again"
+"""About a file of a data set, or of the user's own."""
+ENCODED = "save it as UTF-8, or download it again"
 FREE_BYTES = 64 << 20
 """That any packed file may have, whatever its own size."""
 MAX_RATIO = 100
@@ -48,7 +50,7 @@ def _decoded(line: bytes, number: int, path: Path) -> str:
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
+        raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason})", ENCODED) from error
     if "\0" in text:
         raise UserError(f"{path}, line {number}: has NUL bytes", AGAIN)
     return text
@@ -64,6 +66,8 @@ def lines_of(path: Path) -> Iterator[bytes]:
         with open_regular(path) as file, naming(path):
             packed = path.suffix == ".gz"
             most = bound(file) if packed else MAX_BYTES
+            if not packed and os.fstat(file.fileno()).st_size > most:
+                raise too_large(path, most)
             lines = gzip.GzipFile(fileobj=file) if packed else file
             left, n_lines = most, 0
             while line := lines.readline(left + 1):

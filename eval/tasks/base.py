@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,9 @@ class LoadOptions:
 
     Attributes:
         data: folder that holds the data sets' folders, None for the hub.
-        limit: at most this many questions, drawn evenly over the whole set.
+        limit: at most this many questions, or this share of them where it is below 1, drawn evenly over the whole set.
+        first: the first so many questions of each group, or the first part of it where it is below 1, as
+            lm-evaluation-harness has its ``--limit`` for each of a benchmark's tasks. Not together with ``limit``.
         shots: worked examples before each question, None for the task's own number, "phi3" for the one that Phi-3's
             report gives for it (arXiv:2404.14219, table 1).
         scoring: score answer letters or whole choices, None for the task's own way.
@@ -32,7 +35,8 @@ class LoadOptions:
     """
 
     data: Path | None = None
-    limit: int | None = None
+    limit: float | None = None
+    first: float | None = None
     shots: int | Literal["phi3"] | None = None
     scoring: Scoring | None = None
     chat: bool = False
@@ -47,7 +51,7 @@ class Loaded:
     Attributes:
         docs: the questions to ask, in the data set's order.
         split: of ``Task.splits`` what was read, None where the data set has none.
-        rows: rows of that split, before ``LoadOptions.limit``; each is a question.
+        rows: rows of that split, before ``LoadOptions.limit`` and ``first``; each is a question.
         lacking: what the rows lack of the protocol that was asked for, a line each.
     """
 
@@ -183,7 +187,8 @@ def loaded(docs: list[Doc], split: str | None, options: LoadOptions) -> Loaded:
     if len({doc.id for doc in docs}) < len(docs):
         twice = next(doc_id for doc_id, n in Counter(doc.id for doc in docs).items() if n > 1)
         raise UserError(f"two questions are called {twice}", "remove one of the files in --data that hold it")
-    return Loaded(spread(_chosen(docs, options.ids), options.limit), split, len(docs))
+    chosen = first_of_groups(_chosen(docs, options.ids), options.first)
+    return Loaded(spread(chosen, options.limit), split, len(docs))
 
 
 def _chosen(docs: list[Doc], ids: Sequence[str]) -> list[Doc]:
@@ -194,11 +199,32 @@ def _chosen(docs: list[Doc], ids: Sequence[str]) -> list[Doc]:
     return [known[doc_id] for doc_id in dict.fromkeys(ids)] or docs
 
 
-def spread(docs: list[Doc], limit: int | None) -> list[Doc]:
+def spread(docs: list[Doc], limit: float | None) -> list[Doc]:
     """``limit`` of ``docs``, evenly spaced, so that a sample has every subject in proportion."""
-    if limit is None or limit >= len(docs):
-        return docs
-    return [docs[(i * len(docs)) // limit] for i in range(limit)]
+    n = _count(limit, len(docs))
+    return docs if n == len(docs) else [docs[(i * len(docs)) // n] for i in range(n)]
+
+
+def first_of_groups(docs: list[Doc], first: float | None) -> list[Doc]:
+    """The ``first`` questions of each group, in the order in which ``docs`` has them."""
+    sizes = Counter(doc.group for doc in docs)
+    left = {group: _count(first, size) for group, size in sizes.items()}
+    found = []
+    for doc in docs:
+        if left[doc.group]:
+            left[doc.group] -= 1
+            found.append(doc)
+    return found
+
+
+def _count(wanted: float | None, there: int) -> int:
+    """How many questions are asked of those that are ``there``: all, so many, or that share of them, rounded up.
+
+    The share is lm-evaluation-harness's (0.4.13, ``get_sample_size``).
+    """
+    if wanted is None:
+        return there
+    return min(there, math.ceil(there * wanted) if wanted < 1 else int(wanted))
 
 
 def in_chat(doc: Doc) -> Doc:

@@ -35,7 +35,7 @@ from typing_extensions import TypedDict
 
 from eval.data.hub_copy import published_or_copied
 from eval.data.readers import find_file, read_json_value, read_rows, with_rows
-from eval.data.text_file import text_lines
+from eval.data.text_file import AGAIN, text_lines
 from eval.tasks.base import ExactMatch, Loaded, LoadOptions, loaded, shots_of
 from eval.tasks.doc import Doc
 from eval.tasks.generation import MAX_NEW_TOKENS, extract, local_data
@@ -168,11 +168,12 @@ def _worked(path: Path) -> tuple[str, list[_Example]]:
     intro, *examples = prompt.strip("\n").split("\n\nQ: ")
     found = [EXAMPLE.fullmatch(f"Q: {example}") for example in examples]
     if not rule or not examples:
-        raise UserError(f"{path} does not hold a canary line, a line of dashes, and worked examples")
+        raise UserError(f"{path} does not hold a canary line, a line of dashes, and worked examples", AGAIN)
     worked = []
     for number, match in enumerate(found, start=1):
         if match is None or not ANSWER.search(match[2]):
-            raise UserError(f'{path}, worked example {number}: no question, "step by step." or "the answer is"')
+            reason = f'{path}, worked example {number}: no question, "step by step." or "the answer is"'
+            raise UserError(reason, AGAIN)
         worked.append(_Example(match[1], match[2]))
     return intro, worked
 
@@ -186,6 +187,6 @@ def _rows(data: Path, subtask: str) -> list[tuple[str, str]]:
 
 def _entries(path: Path) -> Iterator[_Row]:
     if path.parent.name == "bbh":
-        yield from with_rows(path, PUBLISHED.check_row(str(path), read_json_value(path))["examples"])
+        yield from with_rows(path, PUBLISHED.check_row(str(path), read_json_value(path), AGAIN)["examples"])
     else:  # of a copy, in the sub-task's folder
-        yield from (ROW.check_row(where, row) for where, row in read_rows(path))
+        yield from (ROW.check_row(where, row, AGAIN) for where, row in read_rows(path))

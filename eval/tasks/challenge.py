@@ -18,6 +18,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from eval.data.readers import DATA, read_jsonl
+from eval.data.text_file import AGAIN
 from eval.tasks.base import ExactMatch, Loaded, LoadOptions, loaded
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
@@ -91,9 +92,9 @@ class Challenge(ExactMatch):
 
 
 def _checked(row: dict[str, Any], where: str) -> tuple[list[Message], str]:
-    found = ROW.check_row(where, row)
+    found = ROW.check_row(where, row, AGAIN)
     if not found["message"]:
-        raise UserError(f"{where}: 'message' is empty")
+        raise UserError(f"{where}: 'message' is empty", AGAIN)
     return [{"role": each["role"], "content": each["content"]} for each in found["message"]], found["answer"]
 
 

@@ -180,7 +180,7 @@ _Row = tuple[str, str, str, tuple[str, ...]]  # id, passage, question, accepted 
 
 
 def _original(path: Path) -> Iterator[_Row]:
-    passages = PUBLISHED.check_row(str(path), read_json_value(path))
+    passages = PUBLISHED.check_row(str(path), read_json_value(path), AGAIN)
     for name, entry in with_rows(path, passages.items()):
         for i, pair in enumerate(entry["qa_pairs"]):
             where = f"{path}, passage {name}, question {i + 1}"
@@ -197,10 +197,10 @@ def _copied(paths: list[Path]) -> Iterator[_Row]:
                 f"{where}: 'answers_spans' does not say which spans make one answer",
                 f"take drop_dataset_dev.json, or {COPIES[1]} from the hub",
             )
-        found = HUB.check_row(where, row)
+        found = HUB.check_row(where, row, AGAIN)
         columns = found.get("validated_answers") or {"number": [], "date": [], "spans": []}
         if len({len(column) for column in (columns["number"], columns["date"], columns["spans"])}) != 1:
-            raise UserError(f"{where}: the columns of 'validated_answers' have different lengths")
+            raise UserError(f"{where}: the columns of 'validated_answers' have different lengths", AGAIN)
         rows = zip(columns["number"], columns["date"], columns["spans"], strict=True)
         answers = [found["answer"], *(_Answer(number=number, date=date, spans=spans) for number, date, spans in rows)]
         accepted = dict.fromkeys(_answer(answer, where) for answer in answers)
@@ -216,13 +216,13 @@ def _answer(answer: _Answer, where: str) -> str:
     if spans:
         return BETWEEN_SPANS.join(" ".join(span.split("\n")) for span in spans)
     if date is None:
-        raise UserError(f"{where}: an answer has neither 'number' nor 'spans' nor 'date'")
+        raise UserError(f"{where}: an answer has neither 'number' nor 'spans' nor 'date'", AGAIN)
     return " ".join(date.get(part) or "" for part in ("day", "month", "year")).strip()
 
 
 def _flat(path: Path) -> Iterator[_Row]:
     for line, row in read_jsonl(path):
-        found = FLAT_ROW.check_row(f"{path}, line {line}", row)
+        found = FLAT_ROW.check_row(f"{path}, line {line}", row, AGAIN)
         context, (begin, middle, end) = found["context"], FLAT
         passage, asked, question = context.removeprefix(begin).removesuffix(end).rpartition(middle)
         if not (asked and context.startswith(begin) and context.endswith(end)):

@@ -21,28 +21,22 @@ Phi-3's report has 8-shot chain of thought; its examples are not published. ``--
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from typing_extensions import TypedDict
 
-from eval.data.hub_copy import published_or_copied, split_folders
-from eval.data.readers import read_hub, read_rows
+from eval.data.text_file import AGAIN
 from eval.tasks.base import Loaded, LoadOptions, Year, loaded, shots_of
 from eval.tasks.doc import Doc
-from eval.tasks.generation import MAX_NEW_TOKENS, extract
+from eval.tasks.generation import MAX_NEW_TOKENS, drawn, extract, placed_rows
 from orin_runner.errors import UserError
 from orin_runner.schema import Schema
 
 FOLDERS = ("gsm8k", "grade-school-math/grade_school_math/data", "gsm8k/grade_school_math/data")
-HUB = ("openai/gsm8k", "e53f048856ff4f594e959d75785d2c2d37b678ee")
-UNTIL = ("Question:", "</s>", "<|im_end|>")
+HUB = ("openai/gsm8k", "e53f048856ff4f594e959d75785d2c2d37b678ee", "main")
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-HARNESS_SEED = 1234
-"""lm-evaluation-harness's ``fewshot_random_seed``."""
 
 
 class _Row(TypedDict):
@@ -72,33 +66,40 @@ class GSM8K:
     protocols: tuple[Year, ...] = ()
     splits: tuple[str, ...] = ("test",)
     folders = FOLDERS[1:]
+    until: tuple[str, ...] = ("Question:", "</s>", "<|im_end|>")
+    strict = STRICT
 
     def load(self, options: LoadOptions) -> Loaded:
+        starts = self._starts(options)
+        docs = [
+            Doc(
+                id=str(i),
+                group="test",
+                prompt=next(starts) + self._asked(question),
+                mode="generate",
+                choices=(),
+                labels=(),
+                target=cleaned(answer.rpartition("#### ")[2]),
+                max_new_tokens=MAX_NEW_TOKENS,
+                until=self.until,
+            )
+            for i, (question, answer) in enumerate(_rows(options, self.splits[0]))
+        ]
+        return loaded(docs, self.splits[0], options)
+
+    def _asked(self, question: str) -> str:
+        return f"Question: {question}\nAnswer:"
+
+    def _starts(self, options: LoadOptions) -> Iterator[str]:
+        """The worked examples in front of one question after the other."""
         shots = shots_of(self, options)
         worked = _rows(options, "train") if shots else []
         if shots:
             shots_of(self, options, len(worked))
-        rng = random.Random(HARNESS_SEED)
-        docs = []
-        for i, (question, answer) in enumerate(_rows(options, self.splits[0])):
-            examples = [f"Question: {q}\nAnswer: {a}\n\n" for q, a in rng.sample(worked, shots)]
-            docs.append(
-                Doc(
-                    id=str(i),
-                    group="test",
-                    prompt="".join(examples) + f"Question: {question}\nAnswer:",
-                    mode="generate",
-                    choices=(),
-                    labels=(),
-                    target=cleaned(answer.rpartition("#### ")[2]),
-                    max_new_tokens=MAX_NEW_TOKENS,
-                    until=UNTIL,
-                )
-            )
-        return loaded(docs, self.splits[0], options)
+        return drawn([f"{self._asked(question)} {answer}\n\n" for question, answer in worked], shots)
 
     def normalize(self, text: str) -> str:
-        return cleaned(extract(STRICT, text))
+        return cleaned(extract(self.strict, text))
 
     def score(self, doc: Doc, text: str) -> dict[str, float]:
         return {
@@ -109,20 +110,10 @@ class GSM8K:
 
 def _rows(options: LoadOptions, split: str) -> list[tuple[str, str]]:
     rows = []
-    for where, row in _placed(options, split):
-        found = ROW.check_row(where, row)
+    names = [f"{folder}/{split}.jsonl" for folder in FOLDERS]
+    for where, row in placed_rows(options.data, HUB, split, names, FOLDERS[:1]):
+        found = ROW.check_row(where, row, AGAIN)
         if "#### " not in found["answer"]:
-            raise UserError(f"{where}: 'answer' has no '#### '")
+            raise UserError(f"{where}: 'answer' has no '#### '", AGAIN)
         rows.append((found["question"], found["answer"]))
     return rows
-
-
-def _placed(options: LoadOptions, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows, each with where it stands."""
-    if options.data is None:
-        yield from ((f"{HUB[0]}, {split}, row {i}", row) for i, row in enumerate(read_hub(*HUB, "main", split)))
-        return
-    names = [f"{folder}/{split}.jsonl" for folder in FOLDERS]
-    folders = split_folders((FOLDERS[0], HUB[0]), "main")
-    for path in published_or_copied(options.data, names, folders, split, HUB[0]):
-        yield from read_rows(path)

@@ -30,6 +30,7 @@ from typing_extensions import TypedDict
 
 from eval.data.hub_copy import published_or_copied, split_folders
 from eval.data.readers import read_csv, read_hub, read_rows
+from eval.data.text_file import AGAIN
 from eval.tasks.base import LETTERS, ExactMatch, Loaded, LoadOptions, letter_doc, loaded, shots_of
 from orin_runner.errors import UserError
 from orin_runner.schema import Schema, shown
@@ -101,8 +102,7 @@ class MMLU(ExactMatch):
 def _rows(options: LoadOptions, subject: str, split: str, read: dict[Path, list[_Placed]]) -> Iterator[_Row]:
     """The rows of a subject; ``read`` keeps those of files that hold all subjects."""
     if options.data is None:
-        for i, row in enumerate(read_hub(*HUB, subject, split)):
-            yield _hub_row(row, f"{HUB[0]}, {subject}, {split}, row {i}")
+        yield from (_hub_row(row, where) for where, row in read_hub(*HUB, subject, split))
         return
     names = [f"{folder}/{split}/{subject}_{split}.csv" for folder in FOLDERS]
     folders = [f"{folder}/{subject}" for folder in COPIES] + split_folders(COPIES, "all")
@@ -115,7 +115,7 @@ def _rows(options: LoadOptions, subject: str, split: str, read: dict[Path, list[
         own = subject in (path.parent.name, path.parent.parent.name)
         for where, row in read[path]:
             if not own and not isinstance(row.get("subject"), str):
-                raise UserError(f"{where}: no 'subject', in a file of all subjects")
+                raise UserError(f"{where}: no 'subject', in a file of all subjects", AGAIN)
             if (row.get("subject") or subject) == subject:
                 yield _hub_row(row, where)
 
@@ -123,12 +123,12 @@ def _rows(options: LoadOptions, subject: str, split: str, read: dict[Path, list[
 def _published(path: Path) -> Iterator[_Row]:
     for line, (question, *choices, answer) in read_csv(path, 6):
         if answer not in LETTERS:
-            raise UserError(f"{path}, line {line}: the answer is {shown(answer)}, not one of A, B, C, D")
+            raise UserError(f"{path}, line {line}: the answer is {shown(answer)}, not one of A, B, C, D", AGAIN)
         yield _Row(question, tuple(choices), answer)
 
 
 def _hub_row(row: dict[str, Any], where: str) -> _Row:
-    found = HUB_ROW.check_row(where, row)
+    found = HUB_ROW.check_row(where, row, AGAIN)
     if len(found["choices"]) != len(LETTERS):
-        raise UserError(f"{where}: {len(found['choices'])} choices instead of {len(LETTERS)}")
+        raise UserError(f"{where}: {len(found['choices'])} choices instead of {len(LETTERS)}", AGAIN)
     return _Row(found["question"], tuple(found["choices"]), LETTERS[found["answer"]])

@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from eval.data.hub_copy import published_or_copied, split_files, split_folders
 from eval.data.readers import find_file, first_file, read_hub, read_labels, read_rows
+from eval.data.text_file import AGAIN
 from eval.tasks.base import ExactMatch, Loaded, LoadOptions, Scoring, loaded, shots_of
 from eval.tasks.doc import Doc
 from orin_runner.errors import UserError
@@ -168,18 +169,16 @@ class MultipleChoice(ExactMatch, ABC):
             try:
                 item = self.item(row)
             except ValueError as error:
-                raise UserError(f"{where}: {error}") from error
+                raise UserError(f"{where}: {error}", AGAIN) from error
             if len(item.choices) < 2:
-                raise UserError(f"{where}: {len(item.choices)} choices leave nothing to choose")
+                raise UserError(f"{where}: {len(item.choices)} choices leave nothing to choose", AGAIN)
             if not all(0 <= i < len(item.choices) for i in item.right) or not item.right:
-                raise UserError(f"{where}: the right answer is not one of the {len(item.choices)} choices")
+                raise UserError(f"{where}: the right answer is not one of the {len(item.choices)} choices", AGAIN)
             yield item
 
     def _rows(self, options: LoadOptions, files: tuple[str, ...], split: str) -> Iterator[tuple[str, Row]]:
         if options.data is None:
-            repository, revision, config = self.hub
-            for i, row in enumerate(read_hub(repository, revision, config, split)):
-                yield f"{repository}, {split}, row {i}", row
+            yield from read_hub(*self.hub, split)
             return
         for path in self._paths(options.data, files, split):
             yield from _with_labels(path) if self.labels_apart else read_rows(path)

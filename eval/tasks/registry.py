@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from eval.tasks.agieval import AGIEval
 from eval.tasks.anli import ANLI
 from eval.tasks.arc import ARCChallenge, ARCEasy
 from eval.tasks.base import Task
@@ -16,12 +17,18 @@ from eval.tasks.commonsense_qa import CommonsenseQA
 from eval.tasks.drop import DROP
 from eval.tasks.exam import Exam
 from eval.tasks.gsm8k import GSM8K
+from eval.tasks.gsm8k_cot import GSM8KCoT
 from eval.tasks.hellaswag import HellaSwag
+from eval.tasks.humaneval import HumanEval
+from eval.tasks.mbpp import MBPP
+from eval.tasks.medqa import MedQA
 from eval.tasks.mmlu import MMLU
+from eval.tasks.mmlu_pro import MMLUPro
 from eval.tasks.openbookqa import OpenBookQA
 from eval.tasks.piqa import PIQA
 from eval.tasks.siqa import SocialIQa
-from eval.tasks.truthfulqa import TruthfulQA
+from eval.tasks.triviaqa import TriviaQA
+from eval.tasks.truthfulqa import TruthfulQAMC1, TruthfulQAMC2
 from eval.tasks.winogrande import WinoGrande
 from orin_runner.errors import UserError
 
@@ -41,14 +48,24 @@ ALL: tuple[Task, ...] = (
     ARCChallenge(),
     PIQA(),
     SocialIQa(),
-    TruthfulQA(),
+    TruthfulQAMC2(),
+    TruthfulQAMC1(),
     ANLI(),
     GSM8K(),
+    GSM8KCoT(),
+    MedQA(),
+    AGIEval(),
+    TriviaQA(),
+    HumanEval(),
+    MBPP(),
+    MMLUPro(),
 )
 TASKS: dict[str, Task] = {task.name: task for task in ALL}
 
+TWICE = {"bbh_direct", "gsm8k_cot"}
+"""Other ways to ask a benchmark of Phi-3's report that is in its group already."""
 GROUPS: dict[str, tuple[str, ...]] = {
-    "phi3": tuple(task.name for task in ALL if task.phi3_shots is not None and task.name != "bbh_direct"),
+    "phi3": tuple(task.name for task in ALL if task.phi3_shots is not None and task.name not in TWICE),
     "challenge2024": ("challenge", "mmlu", "commonsense_qa", "winogrande", "bbh", "boolq", "drop"),
 }
 """Names that stand for several tasks.

@@ -30,6 +30,8 @@ ALL = {
     for task, files in FILES.items()
 }
 """With the worked examples."""
+PLAIN = {"drop", "truthfulqa_mc1", "truthfulqa_mc2", "bbh", "bbh_direct", "challenge", "agieval", "humaneval"}
+"""Tasks that have no worked examples, or always the same."""
 PLACES = [
     (task, name)
     for task, files in ALL.items()
@@ -39,7 +41,7 @@ PLACES = [
 
 
 def load(task: str, data: Path) -> int:
-    shots = SHOTS.get(task, 1 if task not in {"drop", "truthfulqa_mc2", "bbh", "bbh_direct", "challenge"} else None)
+    shots = SHOTS.get(task, 1 if task not in PLAIN else None)
     return len(get_task(task).load(LoadOptions(data, shots=shots)).docs)
 
 
@@ -190,6 +192,17 @@ def test_a_gzip_bomb_is_refused(form: str, tmp_path: Path, monkeypatch: pytest.M
     rows = [json.dumps({"a": f"{Random(i).random()}"}) for i in range(10_000)]
     path.write_bytes(gzip.compress("\n".join(rows).encode()))
     assert len(list(read_json_list(path))) == 10_000
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json"])
+def test_a_file_that_is_too_large_is_not_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line of 2 GiB, of which the disk holds nothing."""
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, 2 << 30)
+    monkeypatch.setattr(text_file, "_decoded", lambda *_: pytest.fail("it is read"))
+    with pytest.raises(UserError, match="has more than 1024 MiB"):
+        list(read_csv(path, 6) if path.suffix == ".csv" else read_rows(path))
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json", "rows.jsonl.gz"])

@@ -27,6 +27,7 @@ from tests.support import hub_rows
 from tests.support.choice_rows import GOLDEN, jsonl, listed, write
 from tests.support.harness_cases import DROP, GSM8K
 from tests.support.hub_rows import Row
+from tests.support.phi3_rows import AGIEVAL, AGIEVAL_SUBTASKS, HUMANEVAL, MBPP, MMLU_PRO, TRIVIAQA
 from tests.support.published import FILES, SHOTS
 
 
@@ -80,6 +81,14 @@ def test_gzipped_files_give_the_same_questions(task: str, tmp_path: Path) -> Non
         ("siqa", "siqa/", "siqa/socialiqa-train-dev/"),
         ("hellaswag", "hellaswag/", "hellaswag/data/"),
         ("truthfulqa_mc2", "truthfulqa/", "truthfulqa_mc2/"),
+        ("truthfulqa_mc1", "truthfulqa/", "truthfulqa_mc1/"),
+        ("medqa", "medqa/", "medqa/data_clean/questions/US/4_options/"),
+        ("medqa", "medqa/", "MedQA/questions/US/4_options/"),
+        ("agieval", "agieval/", "AGIEval/data/v1/"),
+        ("agieval", "agieval/", "data/v1/"),  # --data is the clone
+        ("humaneval", "humaneval/", "human-eval/data/"),  # a clone
+        ("mbpp", "mbpp/", "google-research/mbpp/"),
+        ("gsm8k_cot", "gsm8k/", "grade-school-math/grade_school_math/data/"),
         ("anli", "anli/", "anli/anli_v1.0/"),
         ("bbh", "bbh/", "BIG-Bench-Hard/"),  # a clone
         ("bbh", "bbh/", ""),  # --data is the clone
@@ -121,6 +130,8 @@ COPIES: list[tuple[str, str, Callable[..., Row]]] = [
     ("piqa", "piqa/validation.json", hub_rows.piqa),
     ("siqa", f"siqa/data/validation{ONE}", hub_rows.siqa),
     ("anli", f"facebook/anli/plain_text/test_r1{ONE}", hub_rows.anli),
+    ("medqa", "GBaker/MedQA-USMLE-4-options-hf/test.json", hub_rows.medqa),
+    ("medqa", f"medqa/data/test{ONE}", hub_rows.medqa),
 ]
 
 
@@ -151,8 +162,24 @@ def test_truthfulqa_and_generating_tasks_copied_from_the_hub(tmp_path: Path) -> 
     write_parquet(tmp_path / "EleutherAI" / "drop" / "default" / "validation" / "0000.parquet", hub_rows.drop(DROP))
     for split, rows in (("test", GSM8K[:3]), ("train", GSM8K[3:])):
         write_parquet(tmp_path / "gsm8k" / "main" / f"{split}{ONE}", rows)
-    for task in ("truthfulqa_mc2", "drop", "gsm8k"):
+    rows = [hub_rows.truthfulqa(row) for row in json.loads(FILES["truthfulqa_mc1"]["truthfulqa/mc_task.json"])]
+    write_parquet(tmp_path / "mc1" / "truthfulqa" / "multiple_choice" / f"validation{ONE}", rows)
+    for split, rows in (("validation", TRIVIAQA[:3]), ("train", TRIVIAQA[3:])):
+        write_parquet(tmp_path / "mandarjoshi" / "trivia_qa" / "rc.nocontext" / f"{split}{ONE}", rows)
+    for split, rows in MMLU_PRO.items():
+        write_parquet(tmp_path / "MMLU-Pro" / "data" / f"{split}{ONE}", rows)
+    for subtask in AGIEVAL_SUBTASKS:
+        folder = ("hails", f"agieval-{subtask}") if "sat" in subtask else (f"agieval-{subtask}",)
+        rows = [hub_rows.agieval(row) for row in AGIEVAL["math" if subtask == "math" else "choices"]]
+        write_parquet(tmp_path.joinpath(*folder, "data", f"test{ONE}"), rows)
+    write_parquet(tmp_path / "openai_humaneval" / "openai_humaneval" / f"test{ONE}", HUMANEVAL)
+    write_parquet(tmp_path / "mbpp" / "full" / f"test{ONE}", MBPP[2:5])
+    texts = ("drop", "gsm8k", "gsm8k_cot", "triviaqa", "mmlu_pro", "agieval", "humaneval", "mbpp")
+    for task in ("truthfulqa_mc2", *texts):
         assert load(task, tmp_path) == load(task, write(tmp_path / "kept", FILES[task]))
+    assert load("triviaqa", tmp_path, 3) == load("triviaqa", tmp_path / "kept", 3)
+    kept = load("truthfulqa_mc1", write(tmp_path / "kept mc1", FILES["truthfulqa_mc1"]))
+    assert load("truthfulqa_mc1", tmp_path / "mc1") == kept
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["a folder per subject", "all"])

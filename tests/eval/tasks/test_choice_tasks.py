@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_prompt_to_the_letter(name: str, tmp_path: Path) -> None:
         golden.target,
         golden.right,
     )
-    assert doc.single_token == (name == "commonsense_qa")
+    assert doc.single_token == (name in {"commonsense_qa", "medqa"})
     if golden.shot:
         one = get_task(name).load(LoadOptions(data, shots=1)).docs[0]
         shown = (golden.prompt,) if isinstance(golden.prompt, str) else golden.prompt
@@ -70,6 +71,15 @@ def test_prompt_to_the_letter(name: str, tmp_path: Path) -> None:
         ("arc_easy", {"arc_easy/ARC-Easy-Test.jsonl": "ARC-V1-Feb2018-2/ARC-Easy/ARC-Easy-Test.jsonl"}),
         ("siqa", {f"siqa/dev{end}": f"socialiqa-train-dev/dev{end}" for end in (".jsonl", "-labels.lst")}),
         ("truthfulqa_mc2", {"truthfulqa/mc_task.json": "TruthfulQA/data/mc_task.json"}),
+        ("truthfulqa_mc1", {"truthfulqa/mc_task.json": "TruthfulQA/data/mc_task.json"}),
+        (
+            "medqa",
+            {
+                "medqa/phrases_no_exclude_test.jsonl": (
+                    "data_clean/questions/US/4_options/phrases_no_exclude_test.jsonl"
+                )
+            },
+        ),
         ("anli", {f"anli/R{r}/test.jsonl": f"anli_v1.0/R{r}/test.jsonl" for r in (1, 2, 3)}),
         ("anli", {f"anli/R{r}/test.jsonl": f"anli/R{r}/dev.jsonl" for r in (1, 2, 3)}),
     ],
@@ -120,6 +130,17 @@ HUB_ROWS: dict[str, dict[str, Any]] = {
     "truthfulqa_mc2": {
         "question": "Do pigs fly?",
         "mc2_targets": {"choices": ["Yes", "No", "Never"], "labels": [0, 1, 1]},
+    },
+    "truthfulqa_mc1": {
+        "question": "Do pigs fly?",
+        "mc1_targets": {"choices": ["No", "Yes", "Once"], "labels": [1, 0, 0]},
+    },
+    "medqa": {
+        "id": "test-00000",
+        "sent1": " Which nerve tastes? ",
+        "sent2": "",
+        **{f"ending{i}": text for i, text in enumerate(["Facial", "Optic", "Ulnar ", "Vagus"])},
+        "label": 2,
     },
 }
 
@@ -191,6 +212,18 @@ def test_phi3s_worked_examples(tmp_path: Path) -> None:
             {"context": "c", "hypothesis": "h", "label": "x"},
             "'label' is 'x' and should be 'e', 'n' or 'c'",
         ),
+        (
+            "medqa",
+            "medqa/phrases_no_exclude_test.jsonl",
+            {"question": "q", "options": dict.fromkeys("ABCD", "x"), "answer_idx": "E"},
+            "'answer_idx' is 'E' and should be 'A', 'B', 'C' or 'D'",
+        ),
+        (
+            "medqa",
+            "medqa/phrases_no_exclude_test.jsonl",
+            {"question": "q", "options": {"A": "x"}, "answer_idx": "A"},
+            "no 'options.B'",
+        ),
     ],
 )
 def test_a_malformed_row_is_named(name: str, path: str, row: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -213,6 +246,21 @@ def test_malformed_labels_and_lists(tmp_path: Path) -> None:
     write(data, {"truthfulqa/mc_task.json": '[{"question": "x", "mc2_targets": {"a": 2}}]'})
     with pytest.raises(UserError, match=r"'mc2_targets.a' is 2 and should be 0 or 1"):
         get_task("truthfulqa_mc2").load(LoadOptions(data))
+    for right in (0, 2):
+        answers = {name: int(i < right) for i, name in enumerate("abc")}
+        write(data, {"truthfulqa/mc_task.json": json.dumps([{"question": "x", "mc1_targets": answers}])})
+        with pytest.raises(UserError, match=f"entry 1: 'mc1_targets' has {right} true answers, not one"):
+            get_task("truthfulqa_mc1").load(LoadOptions(data))
+
+
+@pytest.mark.parametrize("name", ["truthfulqa_mc1", "truthfulqa_mc2"])
+def test_truthfulqa_takes_neither_shots_nor_letters(name: str, tmp_path: Path) -> None:
+    """In MC1's published rows the true answer always stands first: letters would say so."""
+    data = write(tmp_path, GOLDEN[name].files)
+    with pytest.raises(UserError, match="six worked questions are always there; omit --shots"):
+        get_task(name).load(LoadOptions(data, shots=1))
+    with pytest.raises(UserError, match="has no letters in its prompts; omit --scoring"):
+        get_task(name).load(LoadOptions(data, scoring="letters"))
 
 
 @pytest.mark.parametrize("name", PUBLIC_ROWS)

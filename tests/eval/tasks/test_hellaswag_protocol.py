@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase
 
 from eval.encoding import Question, encode_docs
 from eval.evaluate import prepare
+from eval.hf_encoder import HFEncoder
 from eval.predict import predict
-from eval.reference import HFEncoder
 from eval.tasks.base import Loaded, LoadOptions
 from eval.tasks.hellaswag import HellaSwag
 from eval.tasks.registry import TASKS
