@@ -1,8 +1,9 @@
 """``report.html``: what a person wants to know of one run, or of several side by side.
 
-``view`` works out every number as one JSON object; ``page.html.j2`` only places them. The page is one file: no
-script, no font, no address. All that comes from data is escaped by the template engine, and
-what a reader could not see of it is spelled out.
+``view`` works out every number as one JSON object; ``page.html.j2`` and the templates that it includes only place them.
+The page is one file without font or address. Its one script is the browser of items, whose data are packed: no text of
+theirs is markup. All else that comes from data is escaped by the template engine, and what a reader could not see of it
+is spelled out.
 """
 
 from __future__ import annotations
@@ -14,111 +15,61 @@ from typing import Any
 
 import jinja2
 
-from eval.intervals import wilson_interval
 from eval.near_ties import NearTies
-from eval.report.charts import charts, lines
-from eval.report.meanings import MEANINGS
+from eval.report.charts import charts
+from eval.report.facts import asked_differently, describe, differing
+from eval.report.figures import calibration, margins, scale, wilson
+from eval.report.item_data import item_data, packed
+from eval.report.meanings import IN_WORDS, MEANINGS
 from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, task_report
-from eval.runs.measured import summary
+from eval.report.visible import visible
 from eval.runs.prediction import Prediction
-from eval.runs.run import Run, lossy_line
-from orin_runner.console import printable
+from eval.runs.run import Run
 from orin_runner.files import write_whole
-from orin_runner.model.proof import Proof, Verdict
 
 PAGE = "report.html"
 SHOWN_ITEMS, SHOWN_FAILURES = 10, 50
 SHOWN_CHARACTERS = 300
 """Of a text in a table of items; ``predictions.jsonl`` has all of it."""
-KEPT = "\t\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
-"""A page shows lines as lines, and needs the joiners to spell Persian, Hindi and many emoji."""
-CONFIDENCE_BINS, MARGIN_BINS = 10, 24
 ENERGY = {
     "joules_per_item": "J an item",
     "joules_per_1000_tokens": "J per 1,000 tokens",
     "items_per_wh": "items per Wh",
 }
 """Of ``energy`` of a run's ``measured``, what is shown and how it is called."""
+COLOURS = 6
+"""Of runs, or of the GPUs of one; a seventh has the first again."""
+FAINTEST = 0.2
+"""Of what is drawn: with one item the 95 % interval is four fifths of the axis."""
 STAGES = ("start", "load", "data", "tokenize", "plan", "prefill", "check", "decode", "score")
 
 
-def wilson(mean: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; all there is where nothing was asked.
-
-    For scores between 0 and 1 it is wider than need be: no such score varies more than right and wrong do.
-    """
-    return wilson_interval(mean * n, n) if n else (0.0, 1.0)
-
-
-def calibration(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
-    """How often the favoured choice is right, by the probability that the choices' log-probabilities give it.
-
-    The confidence is the largest softmax over the choices' summed log-probabilities. Where a task compares something
-    else first, right means right by the sums (``acc``). Probability masses over several true choices have no single
-    favourite and are left out.
-
-    Returns:
-        ``bins`` of equal width (``items``, and their mean ``confidence`` and ``accuracy``) without empty ones; ``ece``,
-        the expected calibration error (Naeini et al. 2015): the mean of |accuracy - confidence|, weighted by items.
-        None without an item to count.
-    """
-    bins: list[list[tuple[float, float]]] = [[] for _ in range(CONFIDENCE_BINS)]
-    for prediction in predictions:
-        logprobs = prediction.logprobs
-        if logprobs is None or len(logprobs) < 2 or "mc2" in prediction.scores:
-            continue
-        best = max(logprobs)
-        if not math.isfinite(best) or any(map(math.isnan, logprobs)):
-            continue
-        confidence = 1.0 / sum(math.exp(value - best) for value in logprobs)
-        right = prediction.scores.get("acc", float(prediction.correct))
-        bins[min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)].append((confidence, right))
-    items = sum(map(len, bins))
-    if not items:
-        return None
-    found = []
-    for number, members in enumerate(bins):
-        if members:
-            confidence, right = (sum(column) / len(members) for column in zip(*members, strict=True))
-            low = number / CONFIDENCE_BINS
-            found.append({"from": low, "items": len(members), "confidence": confidence, "accuracy": right})
-    ece = sum(row["items"] / items * abs(row["accuracy"] - row["confidence"]) for row in found)
-    return {"items": items, "ece": ece, "bins": found}
-
-
-def margins(predictions: Sequence[Prediction], near_ties: NearTies) -> dict[str, Any] | None:
-    """Items right and wrong by margin, in bins of equal width from 0; None without a margin.
-
-    Args:
-        near_ties: which margins rounding may turn. Where that is the same for all items it is ``near_tie``.
-    """
-    found = [(p.margin, p.correct) for p in predictions if p.margin is not None]
-    if not found:
-        return None
-    top = max(margin for margin, _ in found) or 1.0
-    right, wrong = [0] * MARGIN_BINS, [0] * MARGIN_BINS
-    for margin, correct in found:
-        at = min(max(int(margin / top * MARGIN_BINS), 0), MARGIN_BINS - 1)
-        (right if correct else wrong)[at] += 1
-    bounds = {bound for p in predictions if (bound := near_ties.bound(p)) is not None}
-    below = near_ties.count(predictions)
-    near_tie = bounds.pop() if len(bounds) == 1 else None
-    return {"top": top, "right": right, "wrong": wrong, "near_tie": near_tie, "below": below}
-
-
 def view(runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything the page shows, as JSON: ``runs``, and per task an entry for each of them, None where it has none."""
+    """Everything the page shows but the items, as JSON.
+
+    ``runs``; ``differing``, what is not the same in all of them; ``asked_differently``, a line for each run that was
+    asked otherwise than the first; and in ``tasks`` an entry for each run, None where it has none.
+    """
     names = _names(runs)
-    described = [_describe(run, name) for run, name in zip(runs, names, strict=True)]
+    described = [describe(run, name) for run, name in zip(runs, names, strict=True)]
     tasks: dict[str, list[Any]] = {}
     for number, run in enumerate(runs):
         for task, entry in _tasks(run).items():
             tasks.setdefault(task, [None] * len(runs))[number] = {"run": number, **entry}
-    return {"runs": described, "tasks": tasks}
+    return {
+        "runs": described,
+        "differing": differing(runs),
+        "asked_differently": asked_differently(runs, names),
+        "tasks": tasks,
+    }
 
 
-def render(shown: dict[str, Any]) -> str:
-    """The page of a ``view``."""
+def render(shown: dict[str, Any], items: str | None = None) -> str:
+    """The page of a ``view``.
+
+    Args:
+        items: the browser's ``packed`` data; None leaves the browser out.
+    """
     environment = jinja2.Environment(
         autoescape=True,
         finalize=visible,
@@ -131,12 +82,17 @@ def render(shown: dict[str, Any]) -> str:
     environment.filters["number"] = lambda value, digits=0: f"{value:,.{digits}f}"
     environment.filters["digits"] = digits
     environment.filters["short"] = shorten
+    environment.filters["weight"] = weight
     page = environment.get_template("page.html.j2").render(
         **shown,
-        scales={task: _scale(entries) for task, entries in shown["tasks"].items()},
+        items=items,
+        several=len(shown["runs"]) > 1,
+        colours=COLOURS,
+        scales={task: scale(entries) for task, entries in shown["tasks"].items()},
         charts=charts([run["over_time"] for run in shown["runs"]]),
         stages=STAGES,
         meanings=MEANINGS,
+        in_words=IN_WORDS,
         energy_labels=ENERGY,
         failures_shown=SHOWN_FAILURES,
     )
@@ -144,18 +100,16 @@ def render(shown: dict[str, Any]) -> str:
 
 
 def write_page(runs: Sequence[Run], path: Path) -> dict[str, Any]:
-    """Write the page and return what it shows."""
-    shown = view(runs)
-    write_whole(path, render(shown))
-    return shown
+    """Write the page, and return its ``view``.
 
-
-def visible(value: Any) -> Any:
-    """A text as the page holds it: what cannot be seen is spelled out (``printable``), but for ``KEPT``.
-
-    Markup is the template's own.
+    Raises:
+        UserError: an ``items.jsonl.gz`` is damaged.
+        OSError: a file cannot be read or written.
     """
-    return printable(value, KEPT) if type(value) is str else value
+    shown = view(runs)
+    items = packed(item_data(runs, _names(runs))) if shown["tasks"] else None
+    write_whole(path, render(shown, items))
+    return shown
 
 
 def digits(value: float) -> str:
@@ -168,6 +122,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
+def weight(interval: tuple[float, float]) -> str:
+    """How opaque the mark of an accuracy is: the fainter, the wider its 95 % interval."""
+    return f"{max(FAINTEST, 1 - (interval[1] - interval[0])):.2f}"
+
+
 def _names(runs: Sequence[Run]) -> list[str]:
     """Folder names, with as much of the path in front as tells the runs apart."""
     paths = [run.directory.resolve() for run in runs]
@@ -176,95 +135,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
-
-
-def _describe(run: Run, name: str) -> dict[str, Any]:
-    """What is true of a run as a whole."""
-    header = dict(run.header)
-    model, memory = header.pop("model", {}), header.pop("memory", None)
-    conversion = {label: model[key] for label, key in CONVERSION.items() if model.get(key) is not None}
-    if "tensors" in conversion:
-        conversion["tensors"] = ", ".join(f"{count} {kind}" for kind, count in conversion["tensors"].items())
-    if "checkpoint_sha256" in model and model.get("altered_values") is not None:
-        # A GGUF of this project's converter is known by its manifest's digest.
-        conversion = {"manifest digest" if k == "file digest" else k: v for k, v in conversion.items()}
-    return {
-        "name": name,
-        "directory": str(run.directory),
-        "engine": header.get("engine", ""),
-        "model": model.get("name", ""),
-        "time": header.get("time", ""),
-        "ended": bool(run.report),
-        "warnings": [*_damage(run), *filter(None, [lossy_line(run.header)]), *run.report.get("warnings", [])],
-        "prompt_rate": run.report.get("prompt_rate"),
-        "restarts": run.report.get("restarts", 0),
-        "conversion": conversion,
-        "memory": None if memory is None else _memory(memory),
-        "measured": _measured(run),
-        "over_time": lines(run.samples, unified=_unified(run)),
-        "environment": _flat(header),
-    }
-
-
-def _damage(run: Run) -> list[str]:
-    verdict = Verdict.of_run(run.header)
-    said = f"the model is damaged, and its answers count for nothing: {verdict.detail}"
-    return [said] if verdict.proof is Proof.REFUTED else []
-
-
-def _measured(run: Run) -> dict[str, Any] | None:
-    """What a run's samples come to; a killed run has no report, but samples. Older reports know less."""
-    measured = run.report.get("measured") or summary(run.samples, unified=_unified(run))
-    return measured and {"energy": {}, "gpus": [], **measured}
-
-
-def _unified(run: Run) -> bool:
-    device = run.header.get("memory", {}).get("device", {})
-    return bool(device.get("cuda") and device.get("unified"))
-
-
-CONVERSION = {
-    "file": "name",
-    "layout": "architecture",
-    "tensors": "types",
-    "number format": "dtype",
-    "values altered": "altered_values",
-    "tokenizer": "tokenizer",
-    "tokenizer digest": "tokenizer_sha256",
-    "proof": "proof",
-    "proof, why no more": "proof_detail",
-    "file digest": "sha256",
-    "checkpoint digest": "checkpoint_sha256",
-    "sliding window": "window",
-    "window honoured": "window_honoured",
-}
-
-
-def _memory(memory: dict[str, Any]) -> dict[str, Any]:
-    """The plan's terms in MiB."""
-    mib = 1 << 20
-    device = memory.get("device", {})
-    return {
-        "terms": {name: size / mib for name, size in memory.get("terms", {}).items()},
-        "assumed": memory.get("assumed", []),
-        "total": memory.get("total", 0) / mib,
-        "available": device.get("available", 0) / mib,
-        "device": device.get("name", ""),
-        "settings": memory.get("settings", {}),
-    }
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested objects as one table of ``outer inner: value``; what is not set is left out."""
-    if isinstance(value, dict):
-        rows: dict[str, Any] = {}
-        for key, inner in value.items():
-            rows |= _flat(inner, f"{name} {key}".strip().replace("_", " "))
-        return rows
-    if isinstance(value, list):
-        parts = (" ".join(map(str, item.values())) if isinstance(item, dict) else str(item) for item in value)
-        return {name: "; ".join(parts)} if value else {}
-    return {} if value is None else {name: value}
 
 
 def _tasks(run: Run) -> dict[str, dict[str, Any]]:
@@ -297,10 +167,12 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
         **{key: section[key] for key in ("accuracy", "stderr", "items", "failed")},
         "split": section.get("split"),
         "rows": section.get("rows"),
+        "first": section.get("first"),
         "interval": wilson(section["accuracy"], section["items"]),
         "groups": groups if len(groups) > 1 else {},
         "truncated": truncated,
         "skipped": len(predictions) - len(asked),
+        "metric": next(iter(section.get("metrics", {})), None),
         "metrics": further,
         "clocks": {"2024": clocks.get(CHALLENGE_2024), "2023": clocks.get(CHALLENGE_2023)},
         "stages": {name: clocks[name] for name in STAGES if clocks.get(name)},
@@ -324,14 +196,3 @@ def _entry(predictions: Sequence[Prediction], section: dict[str, Any] | None) ->
 def _item(prediction: Prediction) -> dict[str, Any]:
     names = ("id", "group", "prediction", "target", "correct", "margin", "n_tokens")
     return {name: getattr(prediction, name) for name in names}
-
-
-def _scale(entries: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """The axis of a task's intervals: whole tenths around all of them, marked at its ends and in the middle."""
-    parts = [part for entry in entries if entry for part in (entry, entry["truncated"], *entry["groups"].values())]
-    shown = [part["interval"] for part in parts if part]
-    low = math.floor(10 * min(low for low, _ in shown) + 1e-9)
-    high = max(math.ceil(10 * max(high for _, high in shown) - 1e-9), low + 1)
-    if (high - low) % 2:
-        low, high = (low - 1, high) if low else (low, high + 1)
-    return {"low": low / 10, "high": high / 10, "marks": [low / 10, (low + high) / 20, high / 10]}

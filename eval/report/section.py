@@ -45,7 +45,8 @@ def mean_and_pooled_error(groups: Sequence[Sequence[float]]) -> tuple[float, flo
     within = len(scores) - len(groups)
     if not within:
         return mean_and_error(scores)
-    squares = sum((score - sum(group) / len(group)) ** 2 for group in groups for score in group)
+    means = [sum(group) / len(group) for group in groups]
+    squares = sum((score - mean) ** 2 for group, mean in zip(groups, means, strict=True) for score in group)
     return sum(scores) / len(scores), math.sqrt(squares / within / len(scores))
 
 
@@ -128,6 +129,13 @@ def task_report(
         "noise": None,
         "near_ties": None,
     }
+
+
+def scores_section(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The section of a task whose share of the run's tokens and seconds is not known."""
+    whole = task_report(predictions, {"computed": 0}, {})
+    names = ("accuracy", "stderr", "items", "failed", "skipped", "truncated", "metrics", "groups", "noise", "near_ties")
+    return {**{name: whole[name] for name in names}, "tokens": None, "clocks": {}, "items_per_s": None}
 
 
 def truncated_section(predictions: Sequence[Prediction]) -> dict[str, float] | None:

@@ -1,20 +1,15 @@
-"""Units of the page, and what it says where there is nothing."""
+"""Facts of a run, and what differs between runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from eval.report.page import view, wilson
+from eval.report.page import view
 from eval.runs.run import Run
 from eval.runs.writer import RunWriter
 from tests.support.predictions import prediction
 
 MIB = 2**20
-
-
-def test_nothing_is_known_of_no_items() -> None:
-    """An interval from none to all."""
-    assert wilson(0.0, 0) == (0.0, 1.0)
 
 
 def test_a_memory_plan_is_shown_in_mebibytes(tmp_path: Path) -> None:
