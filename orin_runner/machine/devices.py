@@ -12,18 +12,37 @@ from orin_runner.machine.host_memory import HostMemory
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.model import llama_library
 
-KNOWN = {
-    "orin-32gb": DeviceMemory(
-        name="Jetson AGX Orin 32GB",
-        available=(30697 - 1300) * MIB,
+HEADLESS = 1300
+"""MiB that Linux without a desktop takes, assumed."""
+
+
+def _agx_orin(size: str, seen: int) -> DeviceMemory:
+    """A module that is not here; ``seen``: MiB that Linux sees of its memory, as ``tegrastats`` says."""
+    return DeviceMemory(
+        name=f"Jetson AGX Orin {size}",
+        available=(seen - HEADLESS) * MIB,
         unified=True,
         cuda=True,
         present=False,
-        note="30,697 MiB seen by Linux under JetPack 6, less 1,300 MiB for a headless system (assumed)",
+        note=f"{seen:,} MiB seen by Linux under JetPack 6, less {HEADLESS:,} MiB for a headless system (assumed)",
     )
-}
+
+
+KNOWN = {"orin-32gb": _agx_orin("32GB", 30697), "orin-64gb": _agx_orin("64GB", 62841)}
 """By the name that ``--device`` takes."""
-UNITS = {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": 1 << 30}
+UNITS = {
+    "b": 1,
+    "k": 1 << 10,
+    "m": MIB,
+    "g": 1 << 30,
+    "kib": 1 << 10,
+    "mib": MIB,
+    "gib": 1 << 30,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+}
+"""Bytes by the name of a unit, in small letters."""
 GIVEN = "as given"
 
 
@@ -64,10 +83,12 @@ def cpu_threads() -> int:
 
 
 def parse_size(text: str) -> int | None:
-    """Bytes of ``29000MiB``, ``28GiB``, ``31000000000B``; None where ``text`` is no number with one of ``UNITS``.
+    """Bytes of ``28G`` or ``28GiB`` (powers of 1,024), ``30GB`` (of 1,000), ``31000000000B``.
 
-    Nothing has 8 EiB or more: that is no size either.
+    None where ``text`` is no number with one of ``UNITS``, whose letters may be small or large. Nothing has 8 EiB or
+    more: that is no size either.
     """
-    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(UNITS)})", text)
-    size = float(found[1]) * UNITS[found[2]] if found else math.inf
+    form = rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(UNITS)})"
+    found = re.fullmatch(form, text, re.IGNORECASE | re.ASCII)
+    size = float(found[1]) * UNITS[found[2].lower()] if found else math.inf
     return int(size) if size < 1 << 63 else None

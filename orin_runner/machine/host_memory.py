@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""A container's memory limit in bytes, of control groups version 2 and 1; ``max`` where there is none."""
+CGROUP = Path("/sys/fs/cgroup")
+CONTAINER = "the container's memory limit"
 
 
 class HostMemory:
@@ -21,27 +22,48 @@ class HostMemory:
     Args:
         proc: where procfs is mounted.
         pid: the process whose tree is counted (default: this one).
+        cgroup: where the control groups are mounted.
     """
 
-    def __init__(self, proc: Path = PROC, pid: int | None = None) -> None:
-        self._proc = proc
+    def __init__(self, proc: Path = PROC, pid: int | None = None, cgroup: Path = CGROUP) -> None:
+        self._proc, self._cgroup = proc, cgroup
         self._pid = os.getpid() if pid is None else pid
         self._page = os.sysconf("SC_PAGE_SIZE")
 
     def available(self) -> tuple[int, str]:
         """(bytes this process may take, where the number comes from): MemAvailable, or a container's limit if lower."""
-        available = self._meminfo().get("MemAvailable", 0)
-        for path in CGROUP_LIMITS:
-            if path.exists():
-                limit = path.read_text(encoding="ascii").strip()
-                if limit.isdigit() and int(limit) < available:
-                    return int(limit), "the container's memory limit"
-        return available, "MemAvailable"
+        available, limit = self.fields().get("MemAvailable", 0), self.limit()
+        return (available, "MemAvailable") if limit is None else (limit, CONTAINER)
+
+    def limit(self) -> int | None:
+        """Bytes that a container, service or batch job may take; None where that is no less than MemAvailable.
+
+        Every control group above the process counts, of version 2 or 1 (``memory.max`` is ``max`` where there is none).
+        """
+        try:
+            lines = (self._proc / str(self._pid) / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        parts = [line.split(":", 2) for line in lines]
+        of_process = {name: group for _, names, group in parts for name in names.split(",")}
+        found = [self.fields().get("MemAvailable", 0)]
+        for controllers, mount, name in (
+            ("", self._cgroup, "memory.max"),
+            ("memory", self._cgroup / "memory", "memory.limit_in_bytes"),
+        ):
+            group = mount / of_process.get(controllers, "").lstrip("/")
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):  # a container sees its own group as the mount
+                    found.append(int((folder / name).read_text(encoding="ascii")))
+                if folder == mount:
+                    break
+        return min(found) if min(found) < found[0] else None
 
     def machine(self) -> float | None:
         """MiB in use on the whole machine (MemTotal - MemAvailable)."""
-        found = self._meminfo()
-        return (found["MemTotal"] - found["MemAvailable"]) / 2**20 if len(found) == 2 else None
+        found = self.fields()
+        known = "MemTotal" in found and "MemAvailable" in found
+        return (found["MemTotal"] - found["MemAvailable"]) / 2**20 if known else None
 
     def processes(self) -> tuple[float | None, frozenset[int]]:
         """(resident MiB, ids) of the process and all it started.
@@ -57,11 +79,11 @@ class HostMemory:
             pids += children
         return pages * self._page / 2**20, frozenset(pids)
 
-    def _meminfo(self) -> dict[str, int]:
-        """Bytes of MemTotal and MemAvailable, as far as the kernel says them."""
+    def fields(self) -> dict[str, int]:
+        """The fields of ``meminfo`` that the kernel says: bytes, and pages where it counts huge pages."""
         text = (self._proc / "meminfo").read_text(encoding="ascii")
-        found = re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", text, re.MULTILINE)
-        return {name: int(kib) * 1024 for name, kib in found}
+        found = re.findall(r"^(\w+):\s+(\d+)( kB)?", text, re.MULTILINE)
+        return {name: int(number) * (1024 if kib else 1) for name, number, kib in found}
 
     def _process(self, pid: int) -> tuple[int, list[int]]:
         """(resident pages, what it has started); nothing of a process that has just ended."""

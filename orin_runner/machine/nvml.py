@@ -144,6 +144,11 @@ class NvmlGpu:
         memory = self._memory()
         return None if memory is None else int(memory.free)
 
+    def capability(self) -> tuple[int, int] | None:
+        """Its CUDA compute capability, such as (8, 7)."""
+        found = self._ask("compute capability", lambda: self._library.nvmlDeviceGetCudaComputeCapability(self._handle))
+        return None if found is None else (int(found[0]), int(found[1]))
+
     def read(self, pids: Collection[int]) -> GpuReading:
         """Its counters now; ``pids`` are this program's processes."""
         library, handle = self._library, self._handle

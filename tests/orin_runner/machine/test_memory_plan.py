@@ -12,7 +12,7 @@ import pytest
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.encoding import encode_docs
-from eval.reference import HFEncoder
+from eval.hf_encoder import HFEncoder
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
 from orin_runner.machine.devices import KNOWN
