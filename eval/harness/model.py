@@ -1,8 +1,8 @@
-"""The engine as a model of lm-evaluation-harness, and the harness's own evaluation with it.
+"""The engine as a model of lm-evaluation-harness.
 
 The harness hands over whole request lists; each goes to the engine as one, so that the prefix tree sees all of it.
 Protocol: ``lm_eval.api.model.LM`` of 0.4.13; tokenization, truncation and stop strings are those of its ``hf`` model
-(``lm_eval/models/huggingface.py``). The only module that imports lm_eval; it knows neither torch nor llama.cpp.
+(``lm_eval/models/huggingface.py``). Knows neither torch nor llama.cpp, nor what the harness makes of the answers.
 """
 
 from __future__ import annotations
@@ -10,30 +10,23 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from lm_eval import simple_evaluate
-from lm_eval._cli import HarnessCLI
 from lm_eval.api.model import LM
-from lm_eval.config.evaluate_config import EvaluatorConfig
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import (
     get_rolling_token_windows,
-    handle_non_serializable,
     make_disjoint_window,
-    make_table,
-    setup_logging,
 )
 from tqdm import tqdm
 
 from eval.encoding import Pair, encode_pairs, move_space, score_request, with_context
+from eval.harness.answers import Answers
 from eval.truncation import TooLong, shortened
-from orin_runner.console import say
-from orin_runner.errors import RunError, UserError, first_line
-from orin_runner.files import make_folder
+from orin_runner.errors import RunError, UserError
 from orin_runner.greedy_arguments import GREEDY
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
@@ -49,29 +42,31 @@ from orin_runner.requests import (
     begun,
 )
 from orin_runner.requests import context_tokens as needed_tokens
-from orin_runner.runner import Runner
+from orin_runner.runner import Progress, Runner
 
 NOTHING = np.empty(0, np.int32)
 BLOCK = 4096
 """Requests tokenized at once: an encoding holds far more than its ids while it lives."""
 SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p"})
 """Generation arguments without effect where ``do_sample`` is off."""
-OURS = "model, batches and memory are the engine's own"
-LOGS = "results go to --out"
-REFUSED = {
-    **dict.fromkeys(("model", "model_args", "batch_size", "max_batch_size", "device", "trust_remote_code"), OURS),
-    **dict.fromkeys(("output_path", "wandb_args", "trackio_args", "hf_hub_log_args", "wandb_config_args"), LOGS),
-    "show_config": "results.json has the configuration",
-}
-"""The harness's options that have no meaning here, and why."""
-PASSED = (
-    *("tasks", "num_fewshot", "limit", "samples", "use_cache", "check_integrity", "write_out", "log_samples"),
-    *("system_instruction", "apply_chat_template", "fewshot_as_multiturn", "gen_kwargs", "predict_only"),
-    *("confirm_run_unsafe_code", "metadata"),
-)
-SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+log = logging.getLogger("orin_run.harness")
 
-log = logging.getLogger("lm_eval.orin_run")
+
+Key = tuple[str, ...]
+"""What a request of the harness goes by: its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The tokens of a request of the harness.
+
+    Attributes:
+        prompt: context, or the text of a rolling one, without what it lost; int32.
+        truncated: tokens that it lost at its beginning to fit into the model's context.
+    """
+
+    prompt: Tokens
+    truncated: int
 
 
 class StartedRunner(Runner, Protocol):
@@ -89,11 +84,13 @@ class HarnessModel(LM):  # type: ignore[misc]
             a later list needs a longer context.
         too_long: ``TRUNCATE``, as ``hf`` does, or ``REFUSE``; the harness wants an answer to each request.
         tokenizer: None for the checkpoint's own, which the GGUF carries.
+        answers: of the run; a request whose answer it has is not asked again. None to keep none.
+        on_progress: called with the tokens computed and the requests answered so far.
 
     Attributes:
         max_length: longest sequence the model is made for.
         tokens: sent, unique and computed so far.
-        asked: whether a request has come.
+        asked: by its arguments (``key_of``), each request that has come.
     """
 
     def __init__(
@@ -102,6 +99,8 @@ class HarnessModel(LM):  # type: ignore[misc]
         start: Callable[[Sequence[Request]], StartedRunner],
         too_long: TooLong = TooLong.TRUNCATE,
         tokenizer: Tokenizer | None = None,
+        answers: Answers | None = None,
+        on_progress: Callable[[int, int], None] = lambda _computed, _answered: None,
     ) -> None:
         super().__init__()
         self._file = file
@@ -116,7 +115,9 @@ class HarnessModel(LM):  # type: ignore[misc]
         self._prefix_text = special.get("bos_token", special.get("eos_token", ""))
         self.max_length = file.n_ctx_train
         self.tokens = {"sent": 0, "unique": 0, "computed": 0}
-        self.asked = False
+        self.asked: dict[Key, Asked] = {}
+        self._kept, self._on_progress = answers, on_progress
+        self._answered = 0
 
     def close(self) -> None:
         """End the runner, if one was started."""
@@ -156,7 +157,9 @@ class HarnessModel(LM):  # type: ignore[misc]
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         texts = [request.args for request in requests]
         blocks = (self._pairs(texts[i : i + BLOCK]) for i in range(0, len(texts), BLOCK))
-        scores = self._score([pair for block in blocks for pair in block], "loglikelihood")
+        pairs = [pair for block in blocks for pair in block]
+        self._remember(texts, [context for context, _ in pairs], [len(tokens) - 1 for _, tokens in pairs])
+        scores = self._score(pairs, "loglikelihood")
         for text, score in zip(texts, scores, strict=True):
             self.cache_hook.add_partial("loglikelihood", text, score)
         return scores
@@ -165,7 +168,9 @@ class HarnessModel(LM):  # type: ignore[misc]
         texts = [request.args[0] for request in requests]
         pairs: list[Pair] = []
         owners = []
-        for i, tokens in enumerate(self._encode(texts)):
+        encoded = self._encode(texts)
+        self._remember([(text,) for text in texts], encoded, None)
+        for i, tokens in enumerate(encoded):
             windows = get_rolling_token_windows(tokens.tolist(), self._prefix, self.max_length, context_len=1)
             for context, continuation in map(make_disjoint_window, windows):
                 pairs.append((np.array(context, np.int32), np.array(continuation, np.int32)))
@@ -189,6 +194,8 @@ class HarnessModel(LM):  # type: ignore[misc]
                 )
             context = begun(prompt, self._prefix)
             asked.append(GenerateRequest(context, self._tokenizer.stop, max_gen_toks, until=tuple(until)))
+        given = [request.args for request in requests]
+        self._remember(given, [request.prompt for request in asked], [bound for _, bound in bounds])
         asked = self._fitted(asked)
         texts = [""] * len(asked)
         for i, result in self._answers(asked, "generate_until"):
@@ -196,6 +203,25 @@ class HarnessModel(LM):  # type: ignore[misc]
             texts[i] = postprocess_generated_text(self._tokenizer.decode(result.tokens), bounds[i][0], None)
             self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
         return texts
+
+    def prompt(self, arguments: Sequence[Any]) -> tuple[Tokens, int]:
+        """Of a request that was asked: the tokens of its context, and how many it lost at its beginning."""
+        asked = self.asked[key_of(arguments)]
+        return asked.prompt, asked.truncated
+
+    def _remember(
+        self, arguments: Sequence[tuple[Any, ...]], prompts: Sequence[Tokens], behind: Sequence[int] | None
+    ) -> None:
+        """Note what is asked.
+
+        Args:
+            arguments: of each request.
+            prompts: its tokens.
+            behind: tokens of context that it needs behind them; None where nothing is cut.
+        """
+        for i, (given, prompt) in enumerate(zip(arguments, prompts, strict=True)):
+            lost = 0 if behind is None else max(0, len(prompt) + behind[i] - self.max_length)
+            self.asked[key_of(given)] = Asked(prompt[lost:], lost)
 
     def _encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Special tokens are the tokenizer's own, except before a text that begins with BOS (a rendered chat)."""
@@ -217,7 +243,8 @@ class HarnessModel(LM):  # type: ignore[misc]
         for context, text in split:
             pair = with_context(next(found) if context else (NOTHING, next(bare)), self._prefix)
             if not len(pair[1]):
-                raise UserError(f"the tokenizer leaves nothing of the continuation {text!r} to score")
+                reason = f"the tokenizer leaves nothing of the continuation {text!r} to score"
+                raise UserError(reason, "leave that task out, or mend its choices")
             pairs.append(pair)
         return pairs
 
@@ -234,16 +261,32 @@ class HarnessModel(LM):  # type: ignore[misc]
         return [score for i in range(len(asked)) for score in scores[i]]
 
     def _answers(self, asked: Sequence[Request], label: str) -> Iterator[tuple[int, Result]]:
-        if not asked:
+        """Each request's number and answer: first those that earlier parts of the run have, then the engine's."""
+        unanswered = []
+        for i, request in enumerate(asked):
+            known = None if self._kept is None else self._kept.known(request)
+            if known is None:
+                unanswered.append(i)
+            else:
+                yield i, known
+        if not unanswered:
             return
-        self.asked = True
-        runner = self._runner_for(max(needed_tokens(request) for request in asked), asked)
-        with tqdm(total=len(asked), desc=label, unit=" requests") as bar:
-            for i, result in runner.run(asked):
+        rest = [asked[i] for i in unanswered]
+        runner = self._runner_for(max(needed_tokens(request) for request in rest), rest)
+        before = self.tokens["computed"]
+
+        def on_progress(progress: Progress) -> None:
+            self._on_progress(before + progress.computed, self._answered)
+
+        with tqdm(total=len(rest), desc=label, unit=" requests") as bar:
+            for k, result in runner.run(rest, on_progress):
                 if isinstance(result, Failed):
-                    raise RunError(f"request {i + 1} failed: {result.reason}")
+                    raise RunError(f"request {unanswered[k] + 1} failed: {result.reason}")
+                if self._kept is not None:
+                    self._kept.add(rest[k], result)
+                self._answered += 1
                 bar.update()
-                yield i, result
+                yield unanswered[k], result
         for name in self.tokens:
             self.tokens[name] += getattr(runner.stats, name)
 
@@ -280,6 +323,11 @@ class HarnessModel(LM):  # type: ignore[misc]
         return found
 
 
+def key_of(arguments: Sequence[Any]) -> Key:
+    """What a request of these arguments goes by in ``HarnessModel.asked``."""
+    return tuple(each if isinstance(each, str) else json.dumps(each, sort_keys=True, default=str) for each in arguments)
+
+
 def stops_and_bound(arguments: dict[str, Any]) -> tuple[list[str], int]:
     """Stop strings and most new tokens of a generation request.
 
@@ -294,68 +342,3 @@ def stops_and_bound(arguments: dict[str, Any]) -> tuple[list[str], int]:
         if value not in GREEDY.get(name, ()):
             raise UserError(f"{name}={value} is not greedy decoding", "--gen_kwargs do_sample=False,temperature=0")
     return [text for text in until if text], max_gen_toks
-
-
-HELP = "lm-eval run --help and lm-eval ls tasks say what there is"
-
-
-def evaluate_with_harness(options: Sequence[str], model: HarnessModel, out: Path) -> dict[str, Any]:
-    """Run the harness as its own command would, with ``model``.
-
-    Args:
-        options: the harness's command-line options (``--tasks``, ``--num_fewshot``, ``--limit`` and so on).
-        out: folder for ``results.json`` and, with ``--log_samples``, ``samples_TASK.jsonl``.
-
-    Returns:
-        The harness's results; its tables are printed.
-
-    Raises:
-        UserError: the harness does not know a task, or an option is not its own here.
-    """
-    setup_logging(logging.WARNING)
-    parsed = HarnessCLI()._parser.parse_args(["run", *options])  # noqa: SLF001 - there is no public way to its options
-    for name, instead in REFUSED.items():
-        if vars(parsed).get(name):
-            raise UserError(f"lm-eval does not take --{name}", instead)
-    path = out / "results.json"
-    if path.exists():
-        raise UserError(f"{out} already holds results", "name another folder with --out, or remove it")
-    parsed.output_path = str(out)
-    try:
-        config = EvaluatorConfig.from_cli(parsed)
-        manager = config.process_tasks()
-    except Exception as error:  # as below
-        raise UserError(first_line(error), HELP) from error
-    if not config.tasks:
-        raise UserError(f"--tasks {','.join(parsed.tasks)!r} names no task", HELP)
-    make_folder(out)
-    try:
-        results: dict[str, Any] = simple_evaluate(
-            model,
-            task_manager=manager,
-            **{name: getattr(config, name) for name in PASSED},
-            **dict(zip(SEEDS, config.seed or [None] * len(SEEDS), strict=True)),
-            **config.cache_requests,
-        )
-    except ImportError as error:
-        raise UserError(
-            f"a task needs a package that is not installed ({error})", f"pip install {error.name}"
-        ) from error
-    except (UserError, RunError):
-        raise
-    except Exception as error:  # a task's file is a program: it may name any function, and the harness checks little
-        if model.asked:
-            raise
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"lm-evaluation-harness cannot ask --tasks {','.join(parsed.tasks)}: {reason}", HELP) from error
-    for task, rows in results.pop("samples", {}).items():
-        lines = (json.dumps(row, default=handle_non_serializable, ensure_ascii=False) for row in rows)
-        (out / f"samples_{task}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    path.write_text(json.dumps(results, indent=1, default=handle_non_serializable), encoding="utf-8")
-    for line in make_table(results).splitlines():
-        say(line)
-    if "groups" in results:
-        for line in make_table(results, "groups").splitlines():
-            say(line)
-    say(f"tokens: {', '.join(f'{name} {n:,}' for name, n in model.tokens.items())}; run {out}")
-    return results

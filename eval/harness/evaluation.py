@@ -1,0 +1,154 @@
+"""lm-evaluation-harness's own evaluation, with the engine as its model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval import simple_evaluate
+from lm_eval._cli import HarnessCLI
+from lm_eval.config.evaluate_config import EvaluatorConfig
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import handle_non_serializable, make_table, setup_logging
+
+from eval.export.harness_run import RESULTS, samples_file
+from eval.harness.model import HarnessModel
+from orin_runner.errors import RunError, UserError, first_line
+from orin_runner.files import write_whole
+
+OURS = "model, batches and memory are the engine's own"
+LOGS = "results go to --out"
+REFUSED = {
+    **dict.fromkeys(("model", "model_args", "batch_size", "max_batch_size", "device", "trust_remote_code"), OURS),
+    **dict.fromkeys(("output_path", "wandb_args", "trackio_args", "hf_hub_log_args", "wandb_config_args"), LOGS),
+    "show_config": "results.json has the configuration",
+    "use_cache": "the run keeps its answers, and --resume goes on with them",
+}
+"""The harness's options that have no meaning here, and why."""
+PASSED = (
+    *("tasks", "num_fewshot", "limit", "samples", "check_integrity", "write_out"),
+    *("system_instruction", "apply_chat_template", "fewshot_as_multiturn", "gen_kwargs", "predict_only"),
+    *("confirm_run_unsafe_code", "metadata"),
+)
+SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+FURTHER = (
+    *("system_instruction", "apply_chat_template", "fewshot_as_multiturn", "gen_kwargs", "predict_only"),
+    *("metadata", "seed"),
+)
+"""Options that change what is asked, and that no setting of ``run.json`` stands for."""
+HELP = "lm-eval run --help and lm-eval ls tasks say what there is"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the harness is asked to evaluate.
+
+    Attributes:
+        names: of tasks and groups, and YAML files.
+    """
+
+    names: Sequence[str]
+    _config: EvaluatorConfig
+    _manager: TaskManager
+
+    @classmethod
+    def of(cls, options: Sequence[str], out: Path) -> Evaluation:
+        """What the harness's own command would do.
+
+        Args:
+            options: its command-line options (``--tasks``, ``--num_fewshot``, ``--limit`` and so on).
+            out: the run's folder.
+
+        Raises:
+            UserError: the harness does not know a task, or an option is not its own here.
+        """
+        setup_logging(logging.WARNING)  # else the harness does it, later
+        theirs = logging.getLogger("lm_eval")
+        theirs.handlers.clear()  # what it says goes where all libraries' messages go
+        theirs.propagate = True
+        parser = HarnessCLI()._parser  # noqa: SLF001 - there is no public way to its options
+        parsed = parser.parse_args(["run", *options])
+        for name, instead in REFUSED.items():
+            if vars(parsed).get(name):
+                raise UserError(f"lm-eval does not take --{name}", instead)
+        parsed.output_path = str(out)
+        try:
+            config = EvaluatorConfig.from_cli(parsed)
+            manager = config.process_tasks()
+        except Exception as error:  # a task's file is a program: it may name any function, and raise anything
+            raise UserError(first_line(error), HELP) from error
+        names = [name for word in parsed.tasks for name in word.split(",")]
+        if not config.tasks:
+            raise UserError(f"--tasks {','.join(names)!r} names no task", HELP)
+        return cls(names, config, manager)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What ``run.json`` says of what is asked."""
+        config = self._config
+        limit = config.limit
+        further = {name: value for name in FURTHER if (value := getattr(config, name)) not in (None, False, {}, [])}
+        return {
+            "tasks": [Path(name).name if Path(name).exists() else name for name in self.names],
+            "shots": config.num_fewshot,
+            "chat": bool(config.apply_chat_template),
+            "limit": int(limit) if limit is not None and limit >= 1 else limit,
+            "documents": _plain(config.samples),
+            "lm_eval": _plain(further),
+        }
+
+    def run(self, model: HarnessModel) -> dict[str, Any]:
+        """The harness's results, with ``samples``.
+
+        Raises:
+            UserError: a task cannot be asked.
+        """
+        try:
+            results: dict[str, Any] = simple_evaluate(
+                model,
+                task_manager=self._manager,
+                log_samples=True,
+                **{name: getattr(self._config, name) for name in PASSED},
+                **dict(zip(SEEDS, self._config.seed or [None] * len(SEEDS), strict=True)),
+                **self._config.cache_requests,
+            )
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"a task needs a package that is not installed ({error})", f"pip install {error.name}"
+            ) from error
+        except (UserError, RunError):
+            raise
+        except Exception as error:  # as above, and the harness checks little
+            if model.asked:
+                raise
+            reason = f"cannot ask --tasks {','.join(self.names)}: {type(error).__name__}: {first_line(error)}"
+            raise UserError(f"lm-evaluation-harness {reason}", HELP) from error
+        return results
+
+
+def write_results(results: dict[str, Any], out: Path) -> None:
+    """Write ``results.json`` and a ``samples_TASK.jsonl`` for each task, in the harness's form.
+
+    Raises:
+        OSError: a file cannot be written; it is named.
+    """
+    for task, rows in results["samples"].items():
+        lines = (json.dumps(row, default=handle_non_serializable, ensure_ascii=False) for row in rows)
+        write_whole(samples_file(out, task), "".join(f"{line}\n" for line in lines))
+    rest = {name: value for name, value in results.items() if name != "samples"}
+    write_whole(out / RESULTS, json.dumps(rest, indent=1, default=handle_non_serializable))
+
+
+def table_lines(results: dict[str, Any]) -> list[str]:
+    """The harness's own tables of its results."""
+    columns = ("results", "groups") if "groups" in results else ("results",)
+    return [line for column in columns for line in make_table(results, column).splitlines()]
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON has it, by the harness's rules."""
+    return json.loads(json.dumps(value, default=handle_non_serializable))
