@@ -15,7 +15,7 @@ from convert.safetensors_file import read_header
 from convert.schemas import DAMAGED, Config, ShardIndex, check
 from convert.source_tensor import SourceTensor
 from orin_runner.errors import UserError
-from orin_runner.files import read_json
+from orin_runner.files import need_utf8, read_json
 
 WEIGHTS = "model.safetensors"
 BIN_WEIGHTS = "pytorch_model.bin"
@@ -43,6 +43,7 @@ class Checkpoint:
         """
         if not directory.is_dir():
             raise UserError(f"{directory} is not a folder", "name a checkpoint folder or a hub id such as org/model")
+        need_utf8(directory)
         _refuse_special_files(directory)
         config = read_json(directory / "config.json", DAMAGED)
         check(Config, config, directory / "config.json")
@@ -97,7 +98,7 @@ def bin_reader() -> Reader:
     """
     try:
         from convert.torch_bin import read_bin  # noqa: PLC0415 - torch is needed by old checkpoints only
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         reason = f"the weights are pickled ({BIN_WEIGHTS}), which takes torch to read ({error})"
         raise UserError(reason, "pip install 'orin-run[reference]', or name a safetensors checkpoint") from error
     return read_bin

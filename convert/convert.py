@@ -17,22 +17,22 @@ from convert.checkpoint import Checkpoint
 from convert.conversion import Conversion, Report
 from convert.header import stamp
 from convert.layouts.families import layout_for
-from convert.layouts.layout import SKIPPED, Layout
+from convert.layouts.layout import Layout
 from convert.manifest import AddedRecord, Manifest, OmittedRecord
-from convert.schemas import DAMAGED
-from convert.source_tensor import DTYPES
+from convert.schemas import DAMAGED, OF_ONE_MODEL
+from convert.source_tensor import DTYPES, SKIPPED
 from convert.target import check_target, written
 from convert.tensor_type import Use, pick_type
 from convert.verify import Verified, verify
 from convert.vocab.sample import Tokenize, cut_otherwise
 from convert.vocab.vocabulary import read_vocabulary
 from convert.write import write
-from orin_runner import __version__
 from orin_runner.errors import UserError
 from orin_runner.files import naming
 from orin_runner.model.gguf_digests import metadata_digests
 from orin_runner.model.gguf_header import Header, read_header
 from orin_runner.model.gguf_keys import CHECKPOINT_SHA256, MANIFEST_SHA256
+from orin_runner.version import __version__
 
 HEADER_ALLOWANCE = 32 << 20
 """Bytes of metadata to allow for when checking free disk space: two vocabularies and the tensor table."""
@@ -114,7 +114,8 @@ def _match(checkpoint: Checkpoint, layout: Layout) -> None:
             raise UserError(f"tensor {name} is missing from {checkpoint.directory}", DAMAGED)
         found = checkpoint.tensors[name].shape
         if found != shape:
-            raise UserError(f"tensor {name} has shape {list(found)}, config.json calls for {list(shape)}")
+            reason = f"tensor {name} has shape {list(found)}, config.json calls for {list(shape)}"
+            raise UserError(reason, OF_ONE_MODEL)
     for name, tensor in checkpoint.tensors.items():
         twin = layout.duplicates.get(name)
         if twin is not None and tensor.sha256() != checkpoint.tensors[twin].sha256():
@@ -122,9 +123,8 @@ def _match(checkpoint: Checkpoint, layout: Layout) -> None:
                 f"tensor {name} is not {twin}, to which config.json ties it", "set tie_word_embeddings false"
             )
         if twin is None and name not in sources and not name.endswith(SKIPPED):
-            raise UserError(
-                f"tensor {name} is unknown to the {layout.architecture} layout; nothing is dropped silently"
-            )
+            reason = f"tensor {name} is unknown to the {layout.architecture} layout; nothing is dropped silently"
+            raise UserError(reason, f"{OF_ONE_MODEL}, or save it without that tensor")
 
 
 def _check_disk(out: Path, layout: Layout, types: dict[str, str]) -> None:

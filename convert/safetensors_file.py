@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from convert.schemas import DAMAGED
-from convert.source_tensor import CHUNK_VALUES, DTYPES, Bits, SourceTensor, check_type
+from convert.source_tensor import ANY_DTYPES, CHUNK_VALUES, Bits, SourceTensor, check_type
 from orin_runner.errors import UserError
 
 
@@ -27,7 +27,7 @@ class StoredTensor(SourceTensor):
     offset: int
 
     def read(self) -> Bits:
-        dtype = DTYPES[self.dtype]
+        dtype = ANY_DTYPES[self.dtype]
         count = math.prod(self.shape)
         values = np.fromfile(self.file, dtype=dtype, count=count, offset=self.offset)
         if len(values) != count:
@@ -35,7 +35,7 @@ class StoredTensor(SourceTensor):
         return values.reshape(self.shape)
 
     def chunks(self) -> Iterator[Bits]:
-        dtype = np.dtype(DTYPES[self.dtype])
+        dtype = np.dtype(ANY_DTYPES[self.dtype])
         left = math.prod(self.shape)
         with self.file.open("rb") as file:
             file.seek(self.offset)

@@ -18,6 +18,10 @@ T = TypeVar("T")
 
 DAMAGED = "download the checkpoint again"
 """What to do about a checkpoint that is not whole."""
+OF_ONE_MODEL = "take config.json, weights and tokenizer from the same checkpoint"
+"""About one whose files contradict each other."""
+ELSEWHERE = "orin-run also takes GGUFs of llama.cpp's own converter, without this proof"
+"""About one that has what no layout here can express."""
 
 MAX_LAYERS = 512
 """LLAMA_MAX_LAYERS of llama.cpp (llama-hparams.h)."""

@@ -26,6 +26,13 @@ TYPES = {
     torch.bfloat16: ("BF16", torch.uint16),
     torch.float16: ("F16", torch.uint16),
     torch.float32: ("F32", torch.uint32),
+    torch.float64: ("F64", torch.uint64),
+    torch.int64: ("I64", torch.uint64),
+    torch.int32: ("I32", torch.uint32),
+    torch.int16: ("I16", torch.uint16),
+    torch.int8: ("I8", torch.uint8),
+    torch.uint8: ("U8", torch.uint8),
+    torch.bool: ("BOOL", torch.uint8),
 }
 """safetensors' name of a type, and the type of its bits."""
 
@@ -138,7 +145,6 @@ def _check(path: Path, name: Any, value: Any) -> None:
     for kind, found in kinds.items():
         if found:
             raise UserError(f"tensor {name} of {path} is {kind}; only plain tensors are converted", PLAIN_ONLY)
-    if value.dtype not in TYPES:
-        check_type(name, str(value.dtype).removeprefix("torch."))
+    check_type(name, TYPES[value.dtype][0] if value.dtype in TYPES else str(value.dtype).removeprefix("torch."))
     if value.numel() * value.element_size() > path.stat().st_size:
         raise UserError(f"tensor {name} of {path} has more values than the file", DAMAGED)

@@ -10,11 +10,11 @@ class UserError(Exception):
 
     Args:
         message: what is wrong, naming the file, line, tensor or option.
-        hint: the command or option to try next, if there is one.
+        hint: the command or option to try next.
     """
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message if hint is None else f"{message}; {hint}")
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message}; {hint}")
         self.message = message
         self.hint = hint
 

@@ -72,6 +72,18 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
     return json.dumps(json.loads(text), indent=indent) if ascii_only else text
 
 
+def need_utf8(path: Path) -> None:
+    """Refuse a name that libraries cannot take which pass names on as text.
+
+    Raises:
+        UserError: it has bytes that are no UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path} is not a name in UTF-8", "rename it") from error
+
+
 def read_bytes(path: Path) -> bytes:
     """What a file holds.
 
@@ -81,7 +93,7 @@ def read_bytes(path: Path) -> bytes:
     with open_regular(path) as file, naming(path):
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise UserError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
+        raise UserError(f"{path} is larger than {MAX_BYTES >> 20} MiB", "that is another file: name the right one")
     return content
 
 

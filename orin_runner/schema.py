@@ -50,7 +50,7 @@ class Schema(Generic[T]):
         except ValidationError as error:
             raise ValueError(_line(error, value)) from error
 
-    def check_row(self, where: str, value: Any, hint: str | None = None) -> T:
+    def check_row(self, where: str, value: Any, hint: str) -> T:
         """``check``, of a value that stands at ``where``.
 
         Raises:

@@ -19,10 +19,6 @@ from convert.layouts.shape import Shape
 Rows = npt.NDArray[np.int64]
 MetadataValue = int | float | str | bool | list[int] | list[bool]
 
-SKIPPED = ("rotary_emb.inv_freq", "decoder.version")
-"""Ends of the names of tensors left out on purpose: the one is recomputed from rope_theta by every implementation, the
-other is the number of a form of fairseq's OPT."""
-
 ROTARY = "rotary interleaved"
 """Name, in the manifest, of the transform that ``interleaved`` gives."""
 

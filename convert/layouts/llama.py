@@ -21,7 +21,8 @@ def llama(checkpoint: Checkpoint, _window: str) -> Layout:
     """
     config = {"max_position_embeddings": checkpoint.config.get("max_sequence_length"), **checkpoint.config}
     if config.get("sliding_window"):
-        raise UserError("a Llama checkpoint with a sliding window is not supported")
+        reason = "config.json has a sliding window, which no Llama has, in transformers neither"
+        raise UserError(reason, "set sliding_window null there")
     return plain(Shape.of(config, (DEFAULT, LLAMA3)), None)
 
 

@@ -16,6 +16,7 @@ from convert.checkpoint import Checkpoint
 from convert.exactness import Float32, to_float32
 from convert.layouts.layout import Layout, MetadataValue, Omitted, OutputTensor, layers
 from convert.layouts.shape import need
+from convert.schemas import OF_ONE_MODEL
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_keys import CONTEXT_LENGTH
 
@@ -34,6 +35,7 @@ FIXED = {
     "_remove_final_layer_norm": False,
 }
 """Settings, as every OPT but the one of 350 M parameters has them."""
+OTHER_SIZE = "take another size of OPT than 350m"
 
 
 def opt(checkpoint: Checkpoint, _window: str) -> Layout:
@@ -56,9 +58,10 @@ def opt(checkpoint: Checkpoint, _window: str) -> Layout:
     )
     for key, value in FIXED.items():
         if config.get(key, value) != value:
-            raise UserError(f"config.json has {key} {config[key]!r}; an OPT with {value!r} is supported")
+            raise UserError(f"config.json has {key} {config[key]!r}, and {value!r} is supported", OTHER_SIZE)
     if (config.get("word_embed_proj_dim") or width) != width:
-        raise UserError("config.json has word_embed_proj_dim, a projection of the embeddings, which is not supported")
+        reason = "config.json has word_embed_proj_dim, a projection of the embeddings, which is not supported"
+        raise UserError(reason, OTHER_SIZE)
     stem = "decoder" if "decoder.embed_tokens.weight" in checkpoint.tensors else "model.decoder"
     exponent = _exponent(checkpoint, f"{stem}.layers", n_layers, width)
     embedding, head = f"{stem}.embed_tokens.weight", "lm_head.weight"
@@ -145,7 +148,7 @@ def _exponent(checkpoint: Checkpoint, prefix: str, n_layers: int, width: int) ->
             gain, shift = read(f"{prefix}.{n}.{norm}.weight"), read(f"{prefix}.{n}.{norm}.bias")
             bias = read(f"{prefix}.{n}.{projection}.bias")
             if weight.ndim != 2 or gain.shape != (width,) or weight.shape[1] != width:
-                raise UserError(f"tensor {prefix}.{n}.{projection}.weight has shape {list(weight.shape)}")
+                raise UserError(f"tensor {prefix}.{n}.{projection}.weight has shape {list(weight.shape)}", OF_ONE_MODEL)
             bound = math.sqrt(width) * np.linalg.norm(weight * gain, axis=1) + np.abs(weight @ shift + bias)
             highest = max(highest, float(bound.max()))
     room = math.floor(math.log2(HALF_MAX / highest)) if highest else EXPONENTS[-1]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convert.schemas import DAMAGED, ELSEWHERE
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_keys import ORIGINAL_CONTEXT
 
@@ -69,9 +70,8 @@ class Rope:
         share = settings.get("partial_rotary_factor") or 1.0
         n_rot = int(head_dim * share)
         if (n_rot != head_dim and not partial) or not 0 < n_rot <= head_dim or n_rot % 2:
-            raise UserError(
-                f"partial_rotary_factor {share} is not supported: it rotates {n_rot} of {head_dim} dimensions of a head"
-            )
+            rotated = f"it rotates {n_rot} of {head_dim} dimensions of a head"
+            raise UserError(f"partial_rotary_factor {share} is not supported: {rotated}", ELSEWHERE)
         if kind == LLAMA3:
             return cls(theta, n_rot, {"rope_freqs.weight": _llama3(settings, theta, n_rot)})
         return _longrope(settings, theta, n_rot, n_ctx) if kind == LONGROPE else cls(theta, n_rot, {})
@@ -87,7 +87,8 @@ class Rope:
 def _number(settings: dict[str, Any], key: str) -> float:
     value = settings.get(key)
     if not isinstance(value, int | float) or value <= 0:
-        raise UserError(f"config.json has {key} {value!r} for the rotary embeddings, which is no positive number")
+        reason = f"config.json has {key} {value!r} for the rotary embeddings, which is no positive number"
+        raise UserError(reason, DAMAGED)
     return float(value)
 
 
@@ -99,7 +100,7 @@ def _llama3(settings: dict[str, Any], theta: float, n_rot: int) -> tuple[float, 
     frequencies: npt.NDArray[np.float32] = 1 / np.float32(theta) ** exponents
     wavelengths = np.float32(2 * math.pi) / frequencies
     if high <= low:
-        raise UserError(f"config.json has high_freq_factor {high}, which is not above low_freq_factor {low}")
+        raise UserError(f"config.json has high_freq_factor {high}, which is not above low_freq_factor {low}", DAMAGED)
     share = (np.float32(context) / wavelengths - np.float32(low)) / np.float32(high - low)
     smooth = (1 - share) * frequencies / np.float32(factor) + share * frequencies
     scaled = np.where(wavelengths > context / low, frequencies / np.float32(factor), frequencies)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convert.layouts.rope import DEFAULT, Rope
+from convert.schemas import DAMAGED, ELSEWHERE, OF_ONE_MODEL
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_keys import CONTEXT_LENGTH
 
@@ -24,7 +25,7 @@ def need(config: dict[str, Any], key: str) -> Any:
     if config.get(key) is None:
         raise UserError(f"config.json has no {key}", "name a complete checkpoint folder")
     if not isinstance(config[key], int | float) or config[key] <= 0:
-        raise UserError(f"config.json has {key} {config[key]!r}, which is no positive number")
+        raise UserError(f"config.json has {key} {config[key]!r}, which is no positive number", DAMAGED)
     return config[key]
 
 
@@ -66,9 +67,10 @@ class Shape:
         """
         for flag in ("attention_bias", "mlp_bias", "lm_head_bias"):
             if config.get(flag):
-                raise UserError(f"config.json sets {flag}, which no supported architecture has")
+                raise UserError(f"config.json sets {flag}, which no supported architecture has", ELSEWHERE)
         if config.get("hidden_act", SILU[0]) not in SILU:
-            raise UserError(f"config.json has hidden_act {config['hidden_act']!r}; only {SILU[0]} is supported")
+            reason = f"config.json has hidden_act {config['hidden_act']!r}; only {SILU[0]} is supported"
+            raise UserError(reason, ELSEWHERE)
         n_head, n_embd, n_ctx = (
             need(config, key) for key in ("num_attention_heads", "hidden_size", "max_position_embeddings")
         )
@@ -106,7 +108,8 @@ class Shape:
         if self.n_q != self.n_embd:
             raise UserError(
                 f"{self.n_head} heads of {self.head_dim} are not the hidden size {self.n_embd}, as llama.cpp's "
-                f"{architecture} graph has it"
+                f"{architecture} graph has it",
+                f"num_attention_heads times head_dim must be hidden_size; {OF_ONE_MODEL}",
             )
 
     def metadata(self) -> dict[str, int | float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gguf import TokenType
 
+from convert.schemas import OF_ONE_MODEL
 from orin_runner.errors import UserError
 
 
@@ -21,7 +22,8 @@ def rows(vocab: dict[str, int], added_tokens: list[dict[str, Any]], n_rows: int)
     """
     highest = max([*vocab.values(), *(token["id"] for token in added_tokens)])
     if highest >= n_rows:
-        raise UserError(f"the tokenizer has a token {highest}, the embeddings only {n_rows} rows")
+        reason = f"the tokenizer has a token {highest}, the embeddings only {n_rows} rows"
+        raise UserError(reason, OF_ONE_MODEL)
     tokens = [f"[PAD{i}]" for i in range(n_rows)]
     types = [int(TokenType.UNUSED)] * n_rows
     for piece, i in vocab.items():

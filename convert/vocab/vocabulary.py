@@ -25,7 +25,7 @@ from convert.vocab import byte_level, sentencepiece
 from convert.vocab.sample import reread
 from convert.vocab.special_tokens import Conflict, conflicts, read_generation_config, refuse_empty, stop_tokens
 from orin_runner.errors import UserError, first_line
-from orin_runner.files import read_json, without_stderr
+from orin_runner.files import need_utf8, read_json, without_stderr
 from orin_runner.model import gguf_keys
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -103,7 +103,8 @@ def read_vocabulary(directory: Path, n_rows: int, config: Mapping[str, Any] = Ma
         framed = again.encode("a", add_special_tokens=True).ids
     at = next((i for i in range(len(framed)) if plain and framed[i : i + len(plain)] == plain), None)
     if at is None:
-        raise UserError(f"the tokenizer of {directory} encodes 'a' as {framed}, without the tokens {plain} of the text")
+        reason = f"the tokenizer of {directory} encodes 'a' as {framed}, without the tokens {plain} of the text"
+        raise UserError(reason, DAMAGED)
     description = json.loads(serialized)
     model, added_tokens = description["model"], description["added_tokens"]
     scores: list[float] = []
@@ -152,8 +153,10 @@ def load_tokenizer(directory: Path, n_rows: int) -> tuple[PreTrainedTokenizerBas
         n_rows: rows of the embedding matrix.
 
     Raises:
-        UserError: no tokenizer, one transformers cannot load, or one with ids beyond the rows.
+        UserError: no tokenizer, one transformers cannot load, or one with ids beyond the rows; or a name that is no
+            UTF-8.
     """
+    need_utf8(directory)
     if not any((directory / name).exists() for name in TOKENIZER_FILES):
         raise UserError(f"{directory} has neither {' nor '.join(TOKENIZER_FILES)}", DAMAGED)
     _check_ids(directory, n_rows)
@@ -162,7 +165,8 @@ def load_tokenizer(directory: Path, n_rows: int) -> tuple[PreTrainedTokenizerBas
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise UserError(f"the tokenizer of {directory} has no fast implementation in transformers")
+        reason = f"the tokenizer of {directory} has no fast implementation in transformers"
+        raise UserError(reason, "name a copy of the checkpoint that has a tokenizer.json")
     with library_errors(message):
         return tokenizer, backend.to_str()
 

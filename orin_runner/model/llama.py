@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -156,7 +157,7 @@ class Model:
         params.progress_callback = callback
         LOG.lines.clear()
         llama_cpp.llama_backend_init()
-        self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle and LOG.find("failed to allocate|unable to allocate|out of memory"):
             raise DecodeError(f"no memory for the weights of {path}: {LOG.tail()}")
         if not self.handle:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
-from orin_runner.errors import UserError
 from orin_runner.model.llama_log import LOG
 
 
@@ -16,7 +16,7 @@ class Vocabulary:
     """llama.cpp's own vocabulary of a GGUF, of which nothing else is read; no device is used.
 
     Raises:
-        UserError: llama.cpp cannot read it, or there is none.
+        ValueError: llama.cpp cannot read it, or there is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,12 +24,12 @@ class Vocabulary:
         params.vocab_only = True
         params.n_gpu_layers = 0
         LOG.lines.clear()
-        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise UserError(f"llama.cpp cannot read the vocabulary of {path}: {LOG.tail()}")
+            raise ValueError(f"llama.cpp cannot read the vocabulary of {path}: {LOG.tail()}")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         if llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
-            raise UserError(f"{path} has no vocabulary of llama.cpp's")
+            raise ValueError(f"{path} has no vocabulary of llama.cpp's")
 
     def encode(self, text: str, *, special: bool, parse: bool) -> list[int]:
         """Token ids of ``text``; many threads may call this at once.

@@ -322,7 +322,8 @@ class TestCodeOfACheckpoint:
     @pytest.mark.parametrize("known", [True, False])
     def test_the_reference_runs_none_of_it(self, armed: Path, tmp_path: Path, known: bool) -> None:
         """The model and the tokenizer of transformers itself, or one line."""
-        from eval.reference import HFEncoder, Reference
+        from eval.hf_encoder import HFEncoder
+        from eval.reference import Reference
 
         if not known:
             path = armed / "config.json"

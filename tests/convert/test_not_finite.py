@@ -92,7 +92,7 @@ def test_no_value_becomes_infinite(tmp_path: Path, tiny: Path, dtype: str, outty
     assert sum(record.non_finite for record in manifest.tensors) == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64, torch.int8])
 def test_rotary_frequencies_of_older_checkpoints_are_left_out(tmp_path: Path, tiny: Path, dtype: torch.dtype) -> None:
     """LLaMA-1 as it was first converted: no tensor of the GGUF, but a digest among those of the checkpoint."""
     from eval.reference import Reference

@@ -229,12 +229,32 @@ def test_what_else_lies_there_is_refused(tmp_path: Path, make: Callable[[Path], 
     refusal(tmp_path / WEIGHTS)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn, torch.complex64, torch.bool, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool])
+def test_what_is_left_out_may_be_of_another_type(tmp_path: Path, dtype: torch.dtype) -> None:
+    """A checkpoint has one digest in both formats, and what lies behind such a tensor is read from its place."""
+    tensors = {"x.rotary_emb.inv_freq": MATRIX.to(dtype), "a": MATRIX}
+    torch.save(tensors, tmp_path / WEIGHTS)
+    read = found(tmp_path / WEIGHTS)
+    assert read == expected(tensors, tmp_path / "a.safetensors")
+    assert {name: values for name, (_, _, values) in read.items()} == {
+        name: tensor.numpy().tobytes() for name, tensor in tensors.items()
+    }
+
+
+OTHER_TYPES = {
+    torch.float64: "F64",
+    torch.bool: "BOOL",
+    torch.int8: "I8",
+    torch.float8_e4m3fn: "float8_e4m3fn",
+    torch.complex64: "complex64",
+}
+
+
+@pytest.mark.parametrize("dtype", OTHER_TYPES)
 def test_other_types_are_refused_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
     """As in safetensors."""
     torch.save({"a": MATRIX.to(dtype)}, tmp_path / WEIGHTS)
-    name = str(dtype).removeprefix("torch.")
-    with pytest.raises(UserError, match=f"tensor a has type {name}; only BF16, F16 and F32"):
+    with pytest.raises(UserError, match=f"tensor a has type {OTHER_TYPES[dtype]}; only BF16, F16 and F32"):
         list(read_bin(tmp_path / WEIGHTS))
 
 

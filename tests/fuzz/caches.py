@@ -65,7 +65,7 @@ def folders(random: Random, place: Place) -> Case:
     """An odd folder, or an odd bound of it."""
     cache = place.inputs / "cache"
     kind = random.randrange(4)
-    options = ["--prompt-cache-gb", random.choice(("0", "1e-9", "1e300", "5e-324"))]
+    options = ["--prompt-cache-size", random.choice(("0", "1B", "1e300", "0.1K"))]
     if kind == 0:
         kinds.put(
             cache,

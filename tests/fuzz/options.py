@@ -49,7 +49,7 @@ OWN: dict[str, Sequence[str]] = {
     "selftest": ("--model", "--requests", "--seed", "--device"),
     "diff": ("--max-drop",),
     "report": ("--out",),
-    "eval": (*SHARED, "--out", "--max-new-tokens", "--prompt-cache", "--prompt-cache-gb"),
+    "eval": (*SHARED, "--out", "--max-new-tokens", "--prompt-cache", "--prompt-cache-size"),
     "reference": (
         "--model",
         "--data",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import bins, caches, checkpoints, data, ggufs, options, proofs, runs, templates
+from tests.fuzz import bins, caches, checkpoints, data, ggufs, options, proofs, questions, runs, templates
 from tests.support.fuzz import corpus
 from tests.support.fuzz.case import Case, Outcome, Place
 from tests.support.fuzz.forked import run_case
@@ -55,6 +55,13 @@ FAMILIES: dict[str, tuple[Make, int]] = {
     "data file names": (data.names, 4),
     "data hub copies": (data.hub_forms, 3),
     "data folders": (data.folders, 2),
+    "question values": (questions.values, 5),
+    "question bytes": (questions.contents, 4),
+    "question odd texts": (questions.odd_texts, 5),
+    "question prompts": (questions.prompts, 5),
+    "question few-shot files": (questions.fewshot, 4),
+    "question tables": (questions.tables, 3),
+    "question files": (questions.files, 4),
     "run values": (runs.values, 8),
     "run lines": (runs.lines, 6),
     "run bytes": (runs.contents, 5),

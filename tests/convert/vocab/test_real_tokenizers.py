@@ -10,7 +10,7 @@ import pytest
 from convert.vocab.sample import LINES, cut_otherwise
 from convert.vocab.vocabulary import Vocabulary, read_vocabulary
 from eval.encoding import encode_docs
-from eval.reference import HFEncoder
+from eval.hf_encoder import HFEncoder
 from eval.tasks.base import LoadOptions
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task

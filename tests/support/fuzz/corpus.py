@@ -174,8 +174,8 @@ def build(base: Path, run: Callable[[list[str]], None]) -> None:
     pickled(checkpoint(base / "bins"), 2)
     for name in ("llama", "phi3", "bin"):
         run(["convert", str(base / name), str(base / f"{name}.gguf")])
-    for files in TASKS.values():
-        write(base / "data", files)
+    for task in (*TASKS, *RUN_TASKS):  # some read the same file, and those that are run have the last word
+        write(base / "data", TASKS[task])
     write(base / "sharing", {"boolq/dev.jsonl": jsonl(*({**BOOLQ, "question": f"is it {i}"} for i in range(6)))})
     common = ["--model", str(base / "llama.gguf"), "--data", str(base / "data"), "--max-new-tokens", "4"]
     run(["orin-run", "eval", *RUN_TASKS, *common, "--out", str(base / "run")])
