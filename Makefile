@@ -6,8 +6,10 @@
 # make bench-gpu DATA=... TOKENIZER=... TOOLS=...   a random 14 B model on a GPU against transformers and llama.cpp's tools
 # make bench-challenge  greedy texts in the challenge's form: four sides, on the exam and the public questions
 # make smollm2  LIMIT=items TASKS=a,b DATA=folder   a published model, expanded from a 4-bit file, beside transformers
-# make submission  RUN=folder   what the 2024 challenge asks for, in build/submission (RUN: default the last one)
+# make submission  RUN=folder   what the 2024 challenge asks for, in build/submission (RUN: default the only one of the model)
 # make env      only the environment (.venv), with orin-run in it
+# make clean    removes .venv, models, runs, build and dist
+# make help     these lines
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -39,7 +41,7 @@ TEST_STAMP := $(VENV)/test-$(KEY)
 TINY := tests/tiny_phi3
 REFERENCE := $(TINY)/reference
 
-.PHONY: run test test-slow bench bench-challenge bench-gpu smollm2 submission env convert clean
+.PHONY: run test test-slow bench bench-challenge bench-gpu smollm2 submission env convert help clean
 .DEFAULT_GOAL := run
 
 run: $(RUN_STAMP)
@@ -74,6 +76,9 @@ submission: $(RUN_STAMP)
 	@$(BIN)/python docs/submission/gather.py $(if $(RUN),--run $(RUN))
 
 env: $(RUN_STAMP)
+
+help:
+	@sed -n 's/^# make/make/p; /^$$/q' Makefile
 
 convert: $(RUN_STAMP)
 	@$(BIN)/python -m convert --make-default $(if $(OUT),,--force) $(CONVERT_FLAGS) $(MODEL) $(OUT)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.encoding import encode_docs
-from eval.reference import HFEncoder
+from eval.hf_encoder import HFEncoder
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
 from orin_runner.batching.tree import TokenTree

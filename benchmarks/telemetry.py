@@ -43,7 +43,7 @@ def run_once(folder: Path, words: list[str], *, sampled: bool) -> dict[str, Any]
 
 def child(sampled: str, seen: Path, words: list[str]) -> None:
     """``orin-run`` with a meter that keeps what it cost, and what the driver counted meanwhile, in ``seen``."""
-    import orin_runner.cli.eval as command
+    import orin_runner.cli.metered as command
     from orin_runner.cli.main import main as orin_run
 
     class Watched(command.Meter):

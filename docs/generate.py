@@ -25,7 +25,6 @@ DOCS = Path(__file__).resolve().parent
 WIDTH = 100
 """Columns of the help pages."""
 ORIN_RUN = (sys.executable, "-m", "orin_runner")
-CONVERT = (sys.executable, "-m", "convert")
 
 TASKS_HEAD = """# Tasks
 
@@ -37,8 +36,9 @@ Written by `python docs/generate.py` from `eval/tasks/`; do not edit.
 * Shots: worked examples before each question, as the task has them by default; in the second column as `--shots phi3`
   has them, after table 1 of Phi-3's report (arXiv:2404.14219).
 * Scoring: `letters` compares the log-probabilities of the answer letters, `text` those of whole choices, `masses` the
-  probability on all true answers, and `generate` judges a greedy text. `*`: `--scoring letters|text` changes it; all
-  other tasks refuse that option (`winogrande` and `truthfulqa_mc2` take `text`, which changes nothing).
+  probability on all true answers, `generate` judges a greedy text, and `run` the program that it is, with `--run-code`
+  alone. `*`: `--scoring letters|text` changes it; all other tasks refuse that option (`winogrande`, `truthfulqa_mc1`
+  and `truthfulqa_mc2` take `text`, which changes nothing).
 * Metrics: the first one is the task's accuracy.
 * Split: what the questions are taken from, by lm-evaluation-harness's name (a published file may say `dev` or `val` for
   `validation`); of two, the first one whose files are there. A run, its report and `orin-run tasks --data FOLDER` say
@@ -49,13 +49,29 @@ GROUPS_HEAD = "Names of several tasks, for `eval`, `plan` and `reference`:"
 CLI_HEAD = f"""# Command line
 
 Written by `python docs/generate.py` from `--help` at 100 columns (typer {version("typer")}); do not edit. Exit
-statuses: [run-folder.md](run-folder.md#exit-statuses).
+statuses: [run-folder.md](run-folder.md#exit-statuses). `python -m convert` is `orin-run convert`.
 """
 
-TEXT_TASKS = {"bbh", "bbh_direct", "challenge", "drop", "gsm8k"}
+TEXT_TASKS = {
+    "bbh",
+    "bbh_direct",
+    "challenge",
+    "drop",
+    "gsm8k",
+    "gsm8k_cot",
+    "mmlu_pro",
+    "triviaqa",
+}
 """Tasks that are answered by a greedy text."""
-OWN_SCORING = {"exam": "generate, letters", "mmlu": "letters", "truthfulqa_mc2": "masses"}
-NO_LETTERS = {"winogrande", "truthfulqa_mc2"}
+OWN_SCORING = {
+    "agieval": "text, generate",
+    "exam": "generate, letters",
+    "humaneval": "run",
+    "mbpp": "run",
+    "mmlu": "letters",
+    "truthfulqa_mc2": "masses",
+}
+NO_LETTERS = {"winogrande", "truthfulqa_mc1", "truthfulqa_mc2"}
 """Multiple-choice tasks that refuse ``--scoring letters``."""
 
 
@@ -110,7 +126,6 @@ def cli_page() -> str:
     """``docs/cli.md``."""
     commands = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     pages = [("orin-run", ORIN_RUN), *((f"orin-run {name}", (*ORIN_RUN, name)) for name in commands)]
-    pages.append(("python -m convert", CONVERT))
     blocks = (f"\n## {title}\n\n```text\n{_help(command)}\n```\n" for title, command in pages)
     return CLI_HEAD + "".join(blocks)
 

@@ -134,7 +134,8 @@ def _texts(docs: Sequence[Doc], encoder: Encoder) -> list[str]:
     if not conversations:
         return [doc.prompt for doc in docs if isinstance(doc.prompt, str)]
     if not encoder.has_chat_template:
-        raise UserError(f"{docs[0].id} is a conversation, and this model has no chat template")
+        reason = f"{docs[0].id} is a conversation, and this model has no chat template"
+        raise UserError(reason, "name an instruct model, or ask tasks that are no conversations, without --chat")
     return encoder.chats(conversations)
 
 
@@ -160,7 +161,8 @@ def _score_request(doc: Doc, texts: Sequence[tuple[str, str]], pairs: Sequence[P
     """
     for (_, choice), (_, tokens) in zip(texts, pairs, strict=True):
         if not len(tokens):
-            raise UserError(f"{doc.id}: the choice {choice!r} has no token of its own after its prompt")
+            reason = f"{doc.id}: the choice {choice!r} has no token of its own after its prompt"
+            raise UserError(reason, "mend that question, or score letters with --scoring letters")
     return score_request(pairs)
 
 

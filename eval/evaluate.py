@@ -31,7 +31,7 @@ class Prepared:
         clocks: seconds it took to get there (``data``, ``tokenize``).
         split, rows: of ``Loaded``; None where the questions come from elsewhere.
         skipped: questions that are not among ``questions`` because they are not asked, and why.
-        protocol: of ``LoadOptions``.
+        protocol, first: of ``LoadOptions``.
         lacking: of ``Loaded``.
     """
 
@@ -42,6 +42,7 @@ class Prepared:
     rows: int | None = None
     skipped: Sequence[tuple[Question, str]] = ()
     protocol: Year | None = None
+    first: float | None = None
     lacking: tuple[str, ...] = ()
 
     @property
@@ -57,6 +58,8 @@ class Prepared:
     def source(self) -> dict[str, Any]:
         """What a section of ``report.json`` says of where the questions come from, and of a protocol."""
         found: dict[str, Any] = {"split": self.split, "rows": self.rows}
+        if self.first is not None:
+            found["first"] = self.first
         return found if self.protocol is None else found | {"protocol": self.protocol, "lacking": list(self.lacking)}
 
 
@@ -77,7 +80,16 @@ def prepare(task: Task, options: LoadOptions, encoder: Encoder) -> Prepared:
     loaded = time.perf_counter()
     questions = encode_docs(docs, encoder)
     clocks = {"data": loaded - started, "tokenize": time.perf_counter() - loaded}
-    return Prepared(task, questions, clocks, found.split, found.rows, protocol=options.protocol, lacking=found.lacking)
+    return Prepared(
+        task,
+        questions,
+        clocks,
+        found.split,
+        found.rows,
+        protocol=options.protocol,
+        first=options.first,
+        lacking=found.lacking,
+    )
 
 
 def evaluate(
@@ -152,7 +164,8 @@ def evaluate(
     ordered = [prediction for _, prediction in sorted(answers.predictions.items())]
     without_record = max(0, len(ordered) - total.items - answers.left_out)  # a torn line's item is answered twice
     tokens = token_counts(total.stats)
-    if not without_record:
+    whole = total.items == len(prepared.questions) and earlier is None
+    if not without_record and not whole:  # of a whole run the engine's own counts are those of all that was asked
         tokens |= _work_of(answers.answered_requests(), total)
     section = task_report([*ordered, *without_answer], tokens, total.clocks, answered=total.items)
     section |= prepared.source

@@ -1,25 +1,30 @@
 """Results on stdout, everything else on stderr: plain lines where that is not a terminal.
 
-The one place that prints. Names, data, templates, file names and the messages of libraries may hold whatever their
-authors put there: every text goes through ``printable``, and none is taken for rich's markup.
+The one place that prints. On a terminal lines are cut between words, and tables are as narrow as it is.
+
+Names, data, templates, file names and the messages of libraries may hold whatever their authors put there: every text
+goes through ``printable``, and none is taken for rich's markup.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from orin_runner.files import json_text, naming
+from orin_runner.table import table_lines
 
 PLAIN_INTERVAL = 10.0
 """Seconds between progress lines where stderr is not a terminal."""
@@ -29,6 +34,8 @@ LONGEST = 2000
 
 STDOUT = Path("standard output")
 """What an error of writing a result names."""
+BESIDE = 26
+"""Cells of a progress line without label and words: a short bar, the percentage, the time left, blanks."""
 GIB = 2**30
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of what a terminal or a reader acts on instead of showing it: controls (ESC, CR, the C1 range),
@@ -57,7 +64,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def say(text: str) -> None:
-    """One line of a result, on stdout."""
+    """One line of a result, on stdout; on a terminal several, where it is not as wide."""
+    _write(_folded(printable(text), _width(sys.stdout)))
+
+
+def say_as_it_is(text: str) -> None:
+    """One line on stdout whose blanks and length matter."""
     _write(printable(text))
 
 
@@ -72,14 +84,25 @@ def _write(text: str) -> None:
 
 
 class Notes:
-    """The stderr side: notes, warnings and progress."""
+    """The stderr side: notes, warnings and progress.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: only warnings and errors.
+        verbose: details, too, and what libraries log.
+        log: gets a line with the time for all of this, shown or not.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, log: TextIO | None = None) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._quiet, self.verbose, self._log = quiet, verbose, log
 
     def note(self, text: str) -> None:
         """One line of information."""
-        self._print(text)
+        self._print(text, shown=not self._quiet)
+
+    def detail(self, text: str) -> None:
+        """One line of information that not everybody wants."""
+        self._print(text, shown=self.verbose)
 
     def warn(self, text: str) -> None:
         """One line that should not be overlooked."""
@@ -87,12 +110,23 @@ class Notes:
 
     def error(self, message: str, hint: str | None) -> None:
         """What went wrong and what to try next, on one line."""
-        self._print(f"error: {message}" + (f"; {hint}" if hint else ""), "red")
+        # A command in it is copied whole where the terminal has wrapped it.
+        self._print(f"error: {message}" + (f"; {hint}" if hint else ""), "red", fold=False)
 
-    def _print(self, text: str, style: str | None = None) -> None:
+    def log(self, text: str) -> None:
+        """A line of the log alone."""
+        if self._log is not None:
+            moment = datetime.now().astimezone().isoformat(timespec="seconds")
+            self._log.write(f"{moment} {printable(text)}\n")
+            self._log.flush()
+
+    def _print(self, text: str, style: str | None = None, *, shown: bool = True, fold: bool = True) -> None:
         if len(text) > LONGEST:
             text = f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
-        self._console.print(printable(text), style=style)
+        self.log(text)
+        if shown:
+            text = printable(text)
+            self._console.print(_folded(text, _width(sys.stderr)) if fold else text, style=style)
 
     @contextmanager
     def progress(self, label: str, total: float | None) -> Iterator[Bar]:
@@ -104,7 +138,7 @@ class Notes:
             label: what is being done.
             total: what ``done`` is when all is; None where that is not known.
         """
-        if not self._console.is_terminal:
+        if self._quiet or not self._console.is_terminal:
             yield _Lines(self, label, total)
             return
         columns = (
@@ -114,8 +148,12 @@ class Notes:
             TextColumn("{task.fields[detail]}", markup=False),
             TimeRemainingColumn(),
         )
+        label, width = printable(label), self._console.width
+        most = max(2, min(width // 2, width - BESIDE))
+        if cell_len(label) > most:
+            label = f"{chop_cells(label, most - 1)[0]}…"
         with Progress(*columns, console=self._console, transient=True) as progress:
-            yield _Live(progress, progress.add_task(printable(label), total=total, detail=""))
+            yield _Live(progress, progress.add_task(label, total=total, detail=""), width - cell_len(label) - BESIDE)
 
 
 class Bar(Protocol):
@@ -126,13 +164,16 @@ class Bar(Protocol):
 
 
 class _Live:
-    """A bar on a terminal."""
+    """A bar on a terminal; of what is said beside it, as much as there is room for."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: TaskID, room: int) -> None:
+        self._progress, self._task, self._room = progress, task, room
 
     def update(self, done: float, detail: str = "") -> None:
-        self._progress.update(self._task, completed=done, detail=printable(detail))
+        said = printable(detail).split(", ")
+        while said and cell_len(", ".join(said)) > self._room:
+            said.pop()
+        self._progress.update(self._task, completed=done, detail=", ".join(said))
 
 
 class _Lines:
@@ -162,13 +203,27 @@ def duration(seconds: float) -> str:
 def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[int] = (0,)
 ) -> None:
-    """A table on stdout; columns that are not text are numbers."""
-    table = Table(title=printable(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for i, name in enumerate(header):
-        table.add_column(printable(name), justify="left" if i in text_columns else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(printable, row))
-    # Without a terminal rich would fold wide tables at 80 columns.
-    width = None if sys.stdout.isatty() else 160
-    with naming(STDOUT):
-        Console(highlight=False, width=width, markup=False, emoji=False).print(table)
+    """A table on stdout; columns that are not text are numbers, which are never cut."""
+    cells = [[printable(cell) for cell in row] for row in (header, *rows)]
+    for line in [title] if title else []:
+        say(line)
+    for line in table_lines(cells[0], cells[1:], text_columns, _width(sys.stdout)):
+        _write(line)
+
+
+def _width(stream: TextIO) -> int | None:
+    """Cells of a line: those of a terminal or of ``COLUMNS``; None elsewhere, where lines are for programs."""
+    if not stream.isatty() and not os.environ.get("COLUMNS"):
+        return None
+    return max(1, Console(file=stream).width)
+
+
+def _folded(text: str, width: int | None) -> str:
+    """``text`` in lines that are cut between words; longer words, such as paths, stay whole."""
+    if width is None or len(text) <= width:
+        return text
+    indent = " " * (len(text) - len(text.lstrip(" ")) + 2)
+    lines = textwrap.wrap(
+        text, max(width, len(indent) + 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)

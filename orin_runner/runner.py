@@ -110,6 +110,7 @@ class RunStats:
         settled: positions of greedy texts decided in the canonical shape.
         settle_s: seconds of the decode clock that these took, and the rows that the noise was measured on.
         restored: tokens whose state came from the prompt cache instead of being computed.
+        cacheable: times that the prompt cache was asked for the state of a long shared prefix, or given one.
         clocks: seconds per stage: plan, prefill, decode, check; of a stage that is not over, up to its last batch.
         device: decode calls for the answers.
     """
@@ -123,12 +124,13 @@ class RunStats:
     settled: int = 0
     settle_s: float = 0.0
     restored: int = 0
+    cacheable: int = 0
     clocks: dict[str, float] = field(default_factory=dict)
     device: DecodeStats = field(default_factory=DecodeStats)
 
     def together(self, other: RunStats) -> RunStats:
         """What two parts of a run cost, such as those of two workers: the noise of both, the sum of everything else."""
-        names = ("sent", "unique", "computed", "checked", "settled", "settle_s", "restored")
+        names = ("sent", "unique", "computed", "checked", "settled", "settle_s", "restored", "cacheable")
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         stages = dict.fromkeys([*self.clocks, *other.clocks])
         return RunStats(

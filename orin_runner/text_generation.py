@@ -164,9 +164,11 @@ class TextGeneration:
         if isinstance(row, str):
             return row
         if not _is_chat(row):
-            raise UserError(f"input {i + 1} is neither a text nor a conversation: {type(row).__name__}")
+            reason = f"input {i + 1} is neither a text nor a conversation: {type(row).__name__}"
+            raise UserError(reason, "give a str, or a list of {'role': 'user', 'content': TEXT}")
         if not self._tokenizer.has_chat_template:
-            raise UserError(f"input {i + 1} is a conversation, and this model has no chat template")
+            reason = f"input {i + 1} is a conversation, and this model has no chat template"
+            raise UserError(reason, "give a str, or name an instruct model")
         return self._tokenizer.chat(row)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 PACKAGES = ("convert", "eval", "orin_runner")
-NOUNS = ("errors", "requests", "runner", "files", "schema", "console")
-NOUNS += ("default_model", "greedy_arguments", "process_clock")
+NOUNS = ("errors", "requests", "runner", "files", "schema", "console", "table")
+NOUNS += ("default_model", "greedy_arguments", "process_clock", "version")
 WORDS = ("orin_runner", *(f"orin_runner.{noun}" for noun in NOUNS))
 MODEL = (*WORDS, "orin_runner.batching.*", "orin_runner.model.*")
 MACHINE = (*MODEL, "orin_runner.machine.*")
@@ -26,10 +26,11 @@ RULES: dict[str, tuple[str, ...]] = {  # a module goes by the first line that na
     "orin_runner.text_generation": WORKERS,
     "orin_runner.cli.*": ("orin_runner*", "convert.*", "eval.*"),
     "orin_runner.__main__": ("orin_runner.cli.main", "orin_runner.cli.exits"),
-    "orin_runner": ("orin_runner.text_generation",),
+    "orin_runner": ("orin_runner.text_generation", "orin_runner.cli.python", "orin_runner.version"),
     "orin_runner.*": WORDS,
     "convert.__main__": ("orin_runner.cli.convert", "orin_runner.cli.exits"),
     "convert.*": (*WORDS, *(f"orin_runner.model.gguf_{part}" for part in ("keys", "header", "digests")), "convert.*"),
+    "eval.hf_encoder": (*WORDS, "orin_runner.model.*", "convert.vocab.vocabulary"),
     "eval.reference": (
         *(*WORDS, "orin_runner.model.*", "eval.*", "convert.checkpoint"),
         *("convert.vocab.special_tokens", "convert.vocab.vocabulary"),
@@ -41,7 +42,7 @@ RULES: dict[str, tuple[str, ...]] = {  # a module goes by the first line that na
 ALONE = {  # libraries that one module imports for all, or one of a package
     "llama_cpp": " ".join(f"orin_runner.model.llama{part}" for part in ("", "_library", "_log", "_vocabulary")),
     "torch": "convert.torch_bin eval.reference",
-    "lm_eval": "eval.harness",
+    "lm_eval": "eval.harness.evaluation eval.harness.model",
     "datasets": "eval.data.readers",
     "pyarrow": "eval.data.readers",
     "huggingface_hub": "convert.download",

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from benchmarks.breaks.comparison import COMPARISON
 from benchmarks.breaks.counts import TOKENS
+from benchmarks.breaks.doctor import DOCTOR
 from benchmarks.breaks.form import Break
+from benchmarks.breaks.habits import HABITS
 from benchmarks.breaks.listed import LISTED
 from benchmarks.breaks.protocol import PROTOCOL
 from benchmarks.breaks.questions import QUESTIONS
@@ -15,6 +17,17 @@ from benchmarks.breaks.report import REPORT
 from benchmarks.breaks.screen import SCREEN
 from benchmarks.breaks.shared import SHARED
 
-BREAKS: tuple[Break, ...] = (*LISTED, *REPORT, *TOKENS, *COMPARISON, *PROTOCOL, *QUESTIONS, *SCREEN, *SHARED)
+BREAKS: tuple[Break, ...] = (
+    *LISTED,
+    *REPORT,
+    *TOKENS,
+    *COMPARISON,
+    *PROTOCOL,
+    *QUESTIONS,
+    *SCREEN,
+    *SHARED,
+    *DOCTOR,
+    *HABITS,
+)
 
 __all__ = ["BREAKS", "Break"]

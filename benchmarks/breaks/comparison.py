@@ -5,6 +5,8 @@ from __future__ import annotations
 from benchmarks.breaks.form import Break
 
 DIFF = "tests/eval/test_diff.py::test_"
+CAUSES = "tests/eval/test_diff_causes.py::test_"
+RULE = "tests/eval/test_diff_rule.py::test_"
 INTERVALS = "tests/eval/test_intervals.py::test_"
 
 COMPARISON = (
@@ -13,7 +15,7 @@ COMPARISON = (
         "eval/diff.py",
         '"lost": sum(a < b for',
         '"lost": sum(a > b for',
-        (f"{DIFF}flips_are_counted_per_task_and_in_all",),
+        (f"{CAUSES}flips_are_counted_per_task_and_in_all",),
     ),
     Break(
         "diff: points are fractions",
@@ -27,14 +29,14 @@ COMPARISON = (
         "eval/diff.py",
         "Fraction(repr(score)) * n",
         "Fraction(score) * n",
-        (f"{DIFF}at_most_is_exact_for_other_scores",),
+        (f"{RULE}at_most_is_exact_for_other_scores",),
     ),
     Break(
         "diff: tasks weigh by their items in the mean",
         "eval/diff.py",
         "mean = sum(drops.values(), Fraction(0)) / max(1, len(drops))",
         "mean = exact_drop([pair for items in pairs.values() for pair in items])",
-        (f"{DIFF}the_average_drop_weighs_tasks_alike",),
+        (f"{RULE}the_average_drop_weighs_tasks_alike",),
     ),
     Break(
         "diff: an item as long as the window is beyond it",
@@ -48,21 +50,21 @@ COMPARISON = (
         "eval/pairs.py",
         "return side.n_tokens if longest is None else longest",
         "return side.n_tokens",
-        (f"{DIFF}the_answer_crosses_the_window_too",),
+        (f"{CAUSES}the_answer_crosses_the_window_too",),
     ),
     Break(
         "diff: near-ties by one run's noise",
         "eval/pairs.py",
         "sum(known) * len(bounds) / len(known)",
         "sum(known) / len(known)",
-        (f"{DIFF}the_noise_of_both_sides_counts",),
+        (f"{CAUSES}the_noise_of_both_sides_counts",),
     ),
     Break(
         "diff: the numerics' share is the window's",
         "eval/diff.py",
         '{"window": drop - numerics, "numerics": numerics}',
         '{"window": numerics, "numerics": drop - numerics}',
-        (f"{DIFF}the_windows_share_and_the_numerics",),
+        (f"{CAUSES}the_windows_share_and_the_numerics",),
     ),
     Break(
         "diff: agreement counts right answers",

@@ -53,7 +53,7 @@ PROTOCOL = (
     ),
     Break(
         "protocol: acc for acc_norm",
-        "orin_runner/cli/result.py",
+        "orin_runner/cli/account.py",
         'for name in ("acc", "acc_norm"))',
         'for name in ("acc", "acc"))',
         (f"{SAID}the_line_by_hand",),

@@ -28,8 +28,8 @@ REPORT = (
     Break(
         "standard error: deviations from the mean of all",
         FILE,
-        "(score - sum(group) / len(group)) ** 2",
-        "(score - sum(scores) / len(scores)) ** 2",
+        "means = [sum(group) / len(group) for group in groups]",
+        "means = [sum(scores) / len(scores) for group in groups]",
         (f"{SECTION}groups_of_one_item",),
     ),
     Break(

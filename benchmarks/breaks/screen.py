@@ -7,68 +7,112 @@ from benchmarks.breaks.form import Break
 PRINTED = "tests/orin_runner/cli/test_printed_numbers.py::test_"
 CHARTS = "tests/eval/report/test_charts.py::test_"
 PAGE = "tests/eval/report/test_page.py::test_"
-UNITS = "tests/eval/report/test_page_units.py::test_"
+FIGURES = "tests/eval/report/test_figures.py::test_"
+FACTS = "tests/eval/report/test_facts.py::test_"
 SAMPLES = "tests/eval/runs/test_measured.py::test_"
 SENSORS = "tests/orin_runner/machine/test_sensors.py::test_"
 NVML = "tests/orin_runner/machine/test_nvml.py::test_"
 RESULT = "orin_runner/cli/result.py"
+ACCOUNT = "orin_runner/cli/account.py"
 
 SCREEN = (
     Break(
         "console: percent with one digit",
-        RESULT,
+        ACCOUNT,
         "{values['accuracy']:.2%}",
         "{values['accuracy']:.1%}",
-        (f"{PRINTED}the_table_of_a_run",),
+        (f"{PRINTED}the_tables_of_a_run",),
     ),
     Break(
         "console: unique and computed tokens change places",
         RESULT,
         'for count in ("sent", "unique", "computed"))',
         'for count in ("sent", "computed", "unique"))',
-        (f"{PRINTED}the_table_of_a_run",),
+        (f"{PRINTED}the_tables_of_a_run",),
     ),
     Break(
         "console: the 2023 clock for the 2024 one",
         RESULT,
         "section['clocks'][CHALLENGE_2024]:.1f",
         "section['clocks'][CHALLENGE_2023]:.1f",
-        (f"{PRINTED}the_table_of_a_run",),
+        (f"{PRINTED}the_tables_of_a_run",),
     ),
     Break(
         "console: seconds an item by items without a clock",
-        RESULT,
-        'asked = section["items"] - section.get("without_record", 0)',
-        'asked = section["items"]',
+        ACCOUNT,
+        'int(section["items"] - section.get("without_record", 0))',
+        'int(section["items"])',
         (f"{PRINTED}lines_of_a_task",),
     ),
     Break(
         "console: clock and clock without data change places",
-        RESULT,
+        ACCOUNT,
         'CHALLENGE_2024: "data and inference"',
         'CHALLENGE_2024: "without data pre-processing"',
         (f"{PRINTED}lines_of_a_task",),
     ),
     Break(
         "console: the largest difference is called the root mean square",
-        RESULT,
+        ACCOUNT,
         "{found['rms']:.2g} nats (root",
         "{found['largest']:.2g} nats (root",
         (f"{PRINTED}lines_of_a_task",),
     ),
     Break(
         "console: rows asked without those that an interruption left",
-        RESULT,
+        ACCOUNT,
         ' + section.get("unanswered", 0)\n    rows = section["rows"]',
         '\n    rows = section["rows"]',
         ("tests/orin_runner/cli/test_result.py::test_the_rows_that_were_asked_are_named",),
     ),
     Break(
         "console: joules in samples, not in seconds of known power",
-        RESULT,
+        ACCOUNT,
         "{measured['power_seconds']:,.0f} s",
         "{measured['joules']:,.0f} s",
         (f"{PRINTED}memory_and_power",),
+    ),
+    Break(
+        "table: a column of numbers is as wide as its head",
+        "orin_runner/table.py",
+        "whole = max([whole, *map(cell_len, cells)])",
+        "whole = max([whole, 1])",
+        ("tests/orin_runner/test_table.py::test_no_number_is_cut",),
+    ),
+    Break(
+        "table: what does not fit is not put below",
+        "orin_runner/table.py",
+        "others[0]]) - GAP <= width",
+        "others[0]]) - GAP <= width + 99",
+        ("tests/orin_runner/test_table.py::test_no_line_is_wider_than_it_may_be",),
+    ),
+    Break(
+        "console: all words stand beside a bar, whatever the room",
+        "orin_runner/console.py",
+        'while said and cell_len(", ".join(said)) > self._room:',
+        "while said and len(said) > 99:",
+        ("tests/orin_runner/test_console.py::test_a_bar_says_what_there_is_room_for",),
+    ),
+    Break(
+        "console: groups are not folded",
+        RESULT,
+        'if verbose and len(section["groups"]) > 1:',
+        'if len(section["groups"]) > 1:',
+        ("tests/orin_runner/cli/test_widths.py::test_groups_are_folded_unless_asked_for",),
+    ),
+    Break(
+        "console: another split than usual is not named",
+        ACCOUNT,
+        "usual = TASKS[name].splits[:1]",
+        "usual = TASKS[name].splits",
+        ("tests/orin_runner/cli/test_result.py::test_a_split_that_is_not_the_usual_one_is_named_without_being_asked",),
+    ),
+    Break(
+        "output: what libraries say is said to everybody",
+        "orin_runner/cli/output.py",
+        'self._notes.detail(f"{record.name}',
+        'self._notes.warn(f"{record.name}',
+        ("tests/orin_runner/cli/test_output.py::test_libraries_are_details",),
     ),
     Break(
         "plan: the host's terms are left out where memory is unified",
@@ -100,10 +144,10 @@ SCREEN = (
     ),
     Break(
         "page: an interval of nothing is a point",
-        "eval/report/page.py",
+        "eval/report/figures.py",
         "if n else (0.0, 1.0)",
         "if n else (0.0, 0.0)",
-        (f"{UNITS}nothing_is_known_of_no_items",),
+        (f"{FIGURES}nothing_is_known_of_no_items",),
     ),
     Break(
         "page: percent of one",
@@ -114,17 +158,17 @@ SCREEN = (
     ),
     Break(
         "page: bins of the calibration weigh the same",
-        "eval/report/page.py",
+        "eval/report/figures.py",
         'row["items"] / items * abs(',
         "1 / len(found) * abs(",
-        (f"{PAGE}calibration_weighs_bins_by_items_and_keeps_certainty",),
+        (f"{FIGURES}calibration_weighs_bins_by_items_and_keeps_certainty",),
     ),
     Break(
         "page: the memory plan in megabytes",
-        "eval/report/page.py",
-        "mib = 1 << 20",
-        "mib = 1_000_000",
-        (f"{UNITS}a_memory_plan_is_shown_in_mebibytes",),
+        "eval/report/facts.py",
+        "MIB = 1 << 20",
+        "MIB = 1_000_000",
+        (f"{FACTS}a_memory_plan_is_shown_in_mebibytes",),
     ),
     Break(
         "page: clocks change places",
@@ -227,8 +271,8 @@ SCREEN = (
     Break(
         "sensors: kilobytes for kibibytes",
         "orin_runner/machine/host_memory.py",
-        "int(kib) * 1024",
-        "int(kib) * 1000",
+        "1024 if kib else 1",
+        "1000 if kib else 1",
         (f"{SENSORS}the_machines_memory_is_what_is_not_available",),
     ),
     Break(
@@ -247,7 +291,7 @@ SCREEN = (
     ),
     Break(
         "eval: the process's clock has other tasks in it",
-        "orin_runner/cli/eval.py",
+        "orin_runner/cli/metered.py",
         "time.perf_counter() - began - elsewhere",
         "time.perf_counter() - began",
         ("tests/whole/test_several_tasks.py::test_a_run_takes_other_tasks_off",),

@@ -103,7 +103,9 @@ def _opened(folder: Path) -> Run | None:
 
 def _head(found: Sequence[Sides], origin: Expanded) -> list[str]:
     header = found[0].run.header
-    devices = ", ".join(device["description"] for device in header["device"])
+    machines: dict[str, list[str]] = {}
+    for sides in found:
+        machines.setdefault(_machine(sides.run.header), []).append(sides.task)
     versions = dict(header["versions"])
     for sides in found:
         versions |= {} if sides.reference is None else sides.reference.header["versions"]
@@ -116,10 +118,18 @@ def _head(found: Sequence[Sides], origin: Expanded) -> list[str]:
         f"* Origin: {origin.line}. The file is the one in the PyPI package `{PACKAGE}`.",
         f"* Model: `{header['model']['name']}`; {header['model']['altered_values']} values altered by the conversion.",
         f"* Proof: {', '.join(proofs)}.",
-        f"* Machine: {devices}; {header['machine']}; {header['time'][:10]}.",
+        *(
+            f"* Machine{'' if len(machines) == 1 else ' of ' + ', '.join(tasks)}: {machine}."
+            for machine, tasks in machines.items()
+        ),
         f"* Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.",
         "",
     ]
+
+
+def _machine(header: dict[str, Any]) -> str:
+    devices = ", ".join(device["description"] for device in header["device"])
+    return f"{devices}; {header['machine']}; {header['time'][:10]}"
 
 
 def _accuracy(found: Sequence[Sides]) -> list[str]:

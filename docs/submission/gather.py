@@ -3,8 +3,8 @@
     python docs/submission/gather.py [--run RUN] [--model M.gguf] [--out build/submission]
 
 Script, container recipe, the open-source components with their licences, the manifest of the conversion, and the
-result of a run in the challenge's form (the last one under runs/). The manifest must be the one of the GGUF that the
-run used.
+result of a finished run in the challenge's form. Where no run is named there must be one of the model below runs/, and
+no more. The manifest must be the one of the GGUF that the run used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import re
 import shutil
 import sys
 import tarfile
+from collections.abc import Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from eval.challenge_rules import IN_ITS_FORM
-from eval.runs.run import RUN, Run, quantized_types
+from eval.runs.run import RUN, Run, quantized_types, read_header, read_report
 from orin_runner.cli.launch import model_line
 from orin_runner.cli.result import print_report
-from orin_runner.console import Notes, say
+from orin_runner.console import Notes, listed, say
 from orin_runner.default_model import default_model
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_digests import manifest_path
@@ -37,17 +39,32 @@ LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)
 MAKE_ONE = "orin-run eval challenge --data FILE.jsonl makes one"
 
 
-def last_run(folder: Path) -> Path:
-    """The newest finished run in the challenge's form below ``folder``.
+def only_run(folder: Path, file: GGUFFile) -> Path:
+    """The finished run of a model in the challenge's form below ``folder``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or there are several: which of them is meant is not guessed.
     """
-    found = sorted(folder.glob(f"*/{RUN}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in found:
-        if any(name in Run.open(path.parent).report.get("tasks", {}) for name in IN_ITS_FORM):
-            return path.parent
-    raise UserError(f"no finished challenge run in {folder}", MAKE_ONE)
+    found = sorted(path.parent for path in folder.glob(f"*/{RUN}") if _is_run_of(path.parent, file))
+    if not found:
+        raise UserError(f"no finished challenge run of {file.path} in {folder}", MAKE_ONE)
+    if len(found) > 1:
+        reason = f"{folder} holds {len(found)} finished challenge runs of {file.path}: {listed([*map(str, found)])}"
+        raise UserError(reason, "make submission RUN=... names one")
+    return found[0]
+
+
+def _is_run_of(run: Path, file: GGUFFile) -> bool:
+    try:
+        header, sections = read_header(run), read_report(run).get("tasks", {})
+    except UserError:  # of a damaged one nothing is known
+        return False
+    in_its_form = any(name in sections for name in IN_ITS_FORM)
+    return in_its_form and _ended(sections) and header.get("model", {}).get("sha256") == file.digest()
+
+
+def _ended(sections: Mapping[str, Any]) -> bool:
+    return bool(sections) and not any(section.get("unanswered") for section in sections.values())
 
 
 def components(name: str = "orin-run", seen: dict[str, Distribution] | None = None) -> dict[str, Distribution]:
@@ -109,7 +126,7 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     if types := quantized_types(opened.header):
         raise UserError(f"{run} is no submission: its model is quantized ({', '.join(types)})", MAKE_ONE)
     file.need_full_precision("a submission needs the checkpoint's own weights")
-    if not opened.report:
+    if not _ended(opened.report.get("tasks", {})):
         raise UserError(f"{run} did not end", "orin-run eval --resume goes on with it")
     if opened.header.get("model", {}).get("sha256") != file.digest():
         raise UserError(f"{run} is not a run of {model}", "name its GGUF with --model")
@@ -133,7 +150,7 @@ def gather(run: Path, model: Path, out: Path) -> Path:
     write_components(out)
     screen = io.StringIO()
     with contextlib.redirect_stdout(screen):
-        print_report(opened.report, run, opened.header)
+        print_report(opened.report, run, opened.header, verbose=True)
     header = opened.header
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     devices = ", ".join(device["description"] for device in header["device"])
@@ -149,13 +166,19 @@ def gather(run: Path, model: Path, out: Path) -> Path:
 def main() -> None:
     """Gather, and print where the tar lies."""
     parser = argparse.ArgumentParser(description="Gather what the 2024 challenge asks for.")
-    parser.add_argument("--run", type=Path, help="a run folder (default: the last challenge run in runs/)")
+    parser.add_argument("--run", type=Path, help="a run folder (default: the only finished one of the model in runs/)")
     parser.add_argument("--model", type=Path, help="its GGUF (default: orin-run's own default)")
     parser.add_argument("--out", type=Path, default=Path("build/submission"))
     args = parser.parse_args()
     try:
-        run = args.run or last_run(Path("runs"))
-        say(str(gather(run, args.model or default_model()[0], args.out)))
+        model = args.model or default_model()[0]
+        run = args.run
+        if run is None:
+            file = GGUFFile.open(model)
+            file.need_full_precision("a submission needs the checkpoint's own weights")
+            run = only_run(Path("runs"), file)
+            Notes().note(f"run {run}: the only finished challenge run of {model} in runs")
+        say(str(gather(run, model, args.out)))
     except UserError as error:
         Notes().error(error.message, error.hint)
         sys.exit(2)

@@ -11,14 +11,37 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import NotRequired, TypedDict
+
+from eval.data.text_file import lines_of
 from eval.encoding import Encoder, Question, prompt_texts
 from eval.evaluate import Prepared
 from eval.runs.prediction import Prediction, read_predictions
 from eval.runs.run import PREDICTIONS
+from orin_runner.errors import UserError
 from orin_runner.files import json_text, read_bytes, write_whole
 from orin_runner.requests import GenerateRequest
+from orin_runner.schema import Schema
 
 ITEMS = "items.jsonl.gz"
+
+
+class Asked(TypedDict):
+    """Of a line, what was asked; what became of it is in ``predictions.jsonl``, which may be newer."""
+
+    task: str
+    id: str
+    prompt: str | None
+    prompts: list[str] | None
+    choices: list[str] | None
+    labels: list[str] | None
+    right: list[str]
+    until: NotRequired[list[str] | None]
+    max_new_tokens: NotRequired[int | None]
+
+
+FORM = Schema(Asked)
+WRITE_AGAIN = "remove it; orin-run eval --resume --out RUN --log-items writes it again"
 
 
 def questions_as_asked(prepared: Prepared, encoder: Encoder) -> Iterator[tuple[Question, dict[str, Any]]]:
@@ -83,3 +106,28 @@ def _answered(prediction: Prediction) -> dict[str, Any]:
         "failed": prediction.failed,
         "skipped": prediction.skipped,
     }
+
+
+def read_items(directory: Path) -> dict[tuple[str, str], Asked]:
+    """What was asked of each item of a run, by (task, id); empty where the run has no ``items.jsonl.gz``.
+
+    Raises:
+        UserError: the file is damaged, or a line has not its form.
+        OSError: it cannot be read.
+    """
+    path = directory / ITEMS
+    if not path.exists():
+        return {}
+    found = {}
+    number = 0
+    try:
+        for number, line in enumerate(lines_of(path), start=1):  # noqa: B007 - named in the error
+            asked = FORM.parse(line)
+            if asked["prompts"] and len(asked["prompts"]) != len(asked["choices"] or ()):
+                raise ValueError("there are not as many 'prompts' as 'choices'")
+            found[asked["task"], asked["id"]] = asked
+    except UserError as error:
+        raise UserError(error.message, WRITE_AGAIN) from error
+    except ValueError as error:
+        raise UserError(f"{path}, line {number}: not an item ({error})", WRITE_AGAIN) from error
+    return found

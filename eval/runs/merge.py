@@ -179,7 +179,7 @@ def _section(task: str, runs: Sequence[Run]) -> dict[str, Any]:
     derived = {CHALLENGE_2024, CHALLENGE_2024_BARE, CHALLENGE_2023}
     clocks = {name: seconds for name, seconds in slowest["clocks"].items() if name not in derived}
     merged = task_report(predictions, tokens, {**clocks, "process": slowest["clocks"][CHALLENGE_2023]})
-    merged |= {key: sections[0][key] for key in ("split", "rows", "protocol", "lacking") if key in sections[0]}
+    merged |= {key: sections[0][key] for key in ("split", "rows", "first", "protocol", "lacking") if key in sections[0]}
     merged["noise"] = noise_section(reduce(RunStats.together, [_noise(section.get("noise")) for section in sections]))
     asked = [prediction for prediction in predictions if prediction.skipped is None]
     known = all(section["near_ties"] is not None for section in sections if section["items"])

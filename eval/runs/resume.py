@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ DEFAULTS: dict[str, Any] = {"draft": True, "chat": False, "too_long": "truncate"
 
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-NO_OPTIONS = ("tasks", "questions", "splits")
+NO_OPTIONS = ("tasks", "questions", "splits", "documents", "lm_eval")
 """Settings that no option of their name stands for."""
 
 
@@ -59,7 +60,7 @@ class Earlier:
         sections = self.report.get("tasks", {})
         return (
             self.size == self.whole
-            and len(self.known) == sum(items.values())
+            and Counter(task for task, _ in self.known) == Counter(items)
             and all(
                 name in sections and sections[name]["items"] + sections[name].get("skipped", 0) == n
                 for name, n in items.items()
@@ -100,7 +101,7 @@ def check_settings(directory: Path, settings: Mapping[str, Any]) -> None:
     """
     if (directory / RUN).exists():
         old = read_header(directory).get("settings", {})
-        _refuse(directory, _differing(old, parse_json(json_text(settings))))
+        _refuse(directory, old, _differing(old, parse_json(json_text(settings))))
 
 
 def _check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ def _check_same(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> No
     differing = {name: (was, wanted) for name, (was, wanted) in pairs.items() if was != wanted}
     before = old.get("settings", {})
     now = {**{name: DEFAULTS.get(name) for name in before}, **new.get("settings", {})}
-    _refuse(directory, {**_differing(before, now), **differing})
+    _refuse(directory, before, {**_differing(before, now), **differing})
     verdict = Verdict.of_run(old)
     if verdict.proof is Proof.REFUTED:
         raise UserError(f"{directory} holds answers of a damaged model: {verdict.detail}", "begin another run")
@@ -131,12 +132,13 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, t
     return found
 
 
-def _refuse(directory: Path, differing: Mapping[str, tuple[Any, Any]]) -> None:
+def _refuse(directory: Path, old: Mapping[str, Any], differing: Mapping[str, tuple[Any, Any]]) -> None:
     lines = [f"{name} {_shown(was)}, not {_shown(wanted)}" for name, (was, wanted) in differing.items()]
     if lines:
+        command = "lm-eval" if "lm_eval" in old else "eval"
         raise UserError(
             f"{directory} holds a run with {' and with '.join(lines)}",
-            f"orin-run eval --resume --out {shlex.quote(str(directory))} takes all of it from {RUN}",
+            f"orin-run {command} --resume --out {shlex.quote(str(directory))} takes all of it from {RUN}",
         )
 
 

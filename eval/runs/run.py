@@ -26,6 +26,7 @@ SAME_TO_COMPARE = {
     "chat": False,
     "protocol": None,
     "max_new_tokens": None,
+    "lm_eval": None,
 }
 """Settings that must be equal for two runs to be compared, and what a run that does not name them was made with."""
 

@@ -59,6 +59,7 @@ class Memory(_Shape):
     terms: dict[str, Amount] = {}
     assumed: list[str] = []
     total: Amount = 0
+    allocated_mib: dict[str, Amount] | None = None
 
 
 class Questions(_Shape):
@@ -75,7 +76,8 @@ class Settings(_Shape):
     tasks: list[str] = []
     questions: dict[str, Questions] = {}
     draft: bool = True
-    limit: Count | None = None
+    limit: Amount | None = None
+    first: Amount | None = None
     shots: Count | Literal["phi3"] | None = None
     scoring: str | None = None
     chat: bool = False
@@ -171,14 +173,15 @@ class Section(Group):
     failed: Count
     metrics: dict[str, Value]
     groups: dict[str, Group]
-    tokens: Tokens
+    tokens: Tokens | None
     clocks: dict[str, Amount]
-    items_per_s: Amount
+    items_per_s: Amount | None
     computed_tokens_per_s: Amount | None = None
     noise: SectionNoise | Amount | None = None
     near_ties: Count | None = None
     split: str | None = None
     rows: Count | None = None
+    first: Amount | None = None
     protocol: str | None = None
     lacking: list[str] = []
     resumed: Count = 0

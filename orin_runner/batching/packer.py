@@ -30,6 +30,9 @@ MAX_SHARED_PAIRS = 16384
 """(token, id) pairs of in-batch sharing worth paying for a full batch: 7 ms of batch checking, about what the fixed
 cost of one more decode call amounts to."""
 
+AWAY_COST = 0.1
+"""What each token that a cut of the work is away from where it should be costs, in tokens that are computed again."""
+
 IDS_BESIDE_PATHS = 4
 """Sequence ids a batch needs besides one per path: holder and pin of the trunk before it and of the one after it."""
 
@@ -110,6 +113,7 @@ class Packer:
         self._budget = budget
         self._cells = cells
         self._retain = retain
+        self._end = len(tree.paths)  # the paths from there on are left to others
         self._path = 0  # the path being computed ...
         self._position = 0  # ... and the position in it that comes next
         self._trunk: tuple[int, int] | None = None  # holder and pin
@@ -117,14 +121,19 @@ class Packer:
 
     @property
     def done(self) -> bool:
-        """Whether every token of the tree has been put into a batch."""
-        return self._path == len(self._tree.paths)
+        """Whether every token of the tree has been put into a batch, but for what is left to others."""
+        return self._path == self._end
+
+    @property
+    def end(self) -> int:
+        """The first of the paths that are left to others; their number where none are."""
+        return self._end
 
     @property
     def position(self) -> int:
         """Stream index of the next token."""
         if self.done:
-            return self._tree.n_unique
+            return int(self._tree.starts[self._end])
         return int(self._tree.starts[self._path] + self._position - self._tree.lcp[self._path])
 
     @property
@@ -193,7 +202,7 @@ class Packer:
         pieces: list[_Piece] = []  # what this batch computes of the current path
         sequences: list[tuple[int, int]] = []  # (path, sequence id)
         shared_pairs = 0
-        while room and path < len(tree.paths) and len(sequences) < max_paths:
+        while room and path < self._end and len(sequences) < max_paths:
             if sequences:
                 if path in self._bases:
                     break
@@ -227,6 +236,28 @@ class Packer:
         end_output = int(np.searchsorted(self._outputs, self.position))
         builder.flag(self._outputs[next_output:end_output] - first + offset)
         return retained
+
+    def give_back(self, share: float, barred: npt.NDArray[np.bool_]) -> range:
+        """Leave the last paths to others: whole paths that no batch has begun.
+
+        Args:
+            share: of the tokens that no batch has; about so many are left.
+            barred: bool per path, those that what is left may not begin with.
+
+        Returns:
+            The paths; none where less than two batches are to do, or no path will do.
+        """
+        tree, first, end = self._tree, self._path + 1, self._end
+        left = int(tree.starts[end]) - self.position
+        if left < 2 * self._budget.n_batch or first >= end:
+            return range(end, end)
+        away = np.abs(tree.starts[end] - tree.starts[first:end] - share * left)
+        # Others compute once more what their first path shares with the one before it.
+        cost = np.where(barred[first:end], np.inf, tree.lcp[first:end] + AWAY_COST * away)
+        best = int(cost.argmin())
+        if np.isfinite(cost[best]):
+            self._end = first + best
+        return range(self._end, end)
 
     def _join(self, builder: BatchBuilder, trunk: int, pieces: list[_Piece]) -> int:
         """A new sequence holding the first ``trunk`` tokens of the trunk and this batch's ``pieces`` after them."""

@@ -1,4 +1,4 @@
-"""A run's work divided over several that compute it at once, and handed out piece by piece.
+"""A run's work divided over several that compute it at once, and handed on from one to another.
 
 The requests stand in the order of their prompts' prefix tree: neighbours share most. A **share** is a stretch of that
 order. Whoever computes the stretch behind a cut computes once more what the request there shares with the one before
@@ -8,26 +8,21 @@ it, so a cut is made where little is shared, near where it would divide the work
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from orin_runner.batching.packer import AWAY_COST
 from orin_runner.batching.tree import TokenTree
 from orin_runner.requests import GenerateRequest, Request, Tokens
 
-AWAY_COST = 0.1
-"""What each token that a cut is away from where it should be costs, in tokens that are computed again."""
 TEXT_SHARE = 0.25
 """Length of a greedy text that nobody has seen yet, as a share of the longest allowed."""
-FIRST_PIECE = 2 / 3
-"""A worker is given this share of what is left of its stretch: the later pieces are smaller, and can be taken over.
-Each piece costs a GPU a tenth of a second in which it is not full; larger ones could not be done in time by a worker
-that is half as fast as the other."""
-LEAST_PIECE = 1 / 64
-"""The last pieces are this share of a stretch: so much later than the others may one of equal workers end."""
-LEAST_TEXT_PIECE = 1 / 16
-"""The same where texts are decoded: few of them are left at each piece's end, which then has small batches."""
+LEAST = 1 / 64
+"""A worker that has less than this share of a stretch left is asked for nothing: so much later may it end."""
+LEAST_OF_TEXTS = 1 / 16
+"""The same where texts are decoded: a few of them take as long as many."""
 
 
 class Work:
@@ -40,6 +35,8 @@ class Work:
         order: int64 ``[n]``, the requests' indices, those with common beginnings side by side.
         before: float64 ``[n + 1]``, tokens to compute before each of them and, last, in all.
         shared: int64 ``[n]``, tokens that each has in common with the one before it; 0 for the first.
+        place: int64 ``[n]``, where each request stands in ``order``.
+        cost: float64 ``[n]``, tokens to compute for each request.
         texts: whether greedy texts are among them.
     """
 
@@ -47,6 +44,7 @@ class Work:
         self.texts = any(isinstance(request, GenerateRequest) for request in requests)
         if not requests:
             self.order, self.before, self.shared = np.empty(0, np.int64), np.zeros(1), np.empty(0, np.int64)
+            self.place, self.cost = np.empty(0, np.int64), np.empty(0)
             return
         tree = TokenTree([_beginning(request) for request in requests])
         self.order = np.argsort(tree.index, kind="stable")
@@ -56,6 +54,8 @@ class Work:
         self.shared = np.where(first, tree.lcp[path], lengths)
         own = np.array([_own_tokens(requests[i]) for i in self.order.tolist()])
         self.before = np.concatenate([[0.0], np.cumsum(lengths - self.shared + own)])
+        self.place = np.argsort(self.order)
+        self.cost = np.diff(self.before)[self.place]
 
     def cut(self, first: int, end: int, share: float) -> int:
         """Where a stretch is best cut in two.
@@ -86,20 +86,23 @@ class Work:
 class Shares:
     """Hands out a run's requests to several workers. Its methods may be called from any thread.
 
-    Each worker has a stretch of its own and is given pieces of it, from its beginning on. One that has none left takes
-    over the second half of the stretch that has most left. What a worker leaves unanswered goes to whoever asks next.
+    Each worker is given a stretch of its own. One that has come to its end takes over half of what the one with most
+    left has not begun: whoever is at work is asked for it (``ask_back``) and says what it will not do (``given``). What
+    a worker leaves unanswered goes to whoever asks next.
 
     Args:
         work: what there is to do.
         n_workers: how many ask for it.
+        ask_back: called with a worker at work, which then calls ``given``, unless it comes to its end before.
     """
 
-    def __init__(self, work: Work, n_workers: int) -> None:
-        self._work, self._change = work, threading.Condition()
-        self._left = work.stretches(n_workers)
-        self._least = work.before[-1] / n_workers * (LEAST_TEXT_PIECE if work.texts else LEAST_PIECE)
+    def __init__(self, work: Work, n_workers: int, ask_back: Callable[[int], None]) -> None:
+        self._work, self._ask_back, self._change = work, ask_back, threading.Condition()
+        self._stretches = work.stretches(n_workers)
+        self._least = work.before[-1] / n_workers * (LEAST_OF_TEXTS if work.texts else LEAST)
         self._given_back: list[list[int]] = []
-        self._at_work: set[int] = set()
+        self._left: dict[int, float] = {}  # tokens to do, of the workers at work
+        self._asked: set[int] = set()  # of these, those that have been asked for some
         self._n_workers = n_workers
         self._closed = False
 
@@ -110,19 +113,38 @@ class Shares:
         """
         with self._change:
             while not self._closed:
-                piece = self._given_back.pop() if self._given_back else self._piece(worker)
+                piece = self._given_back.pop() if self._given_back else self._stretch(worker)
                 if piece:
-                    self._at_work.add(worker)
+                    self._left[worker] = float(self._work.cost[piece].sum())
                     return piece
-                if not self._at_work:
+                if not self._left:
                     break
-                self._change.wait()
+                self._ask()
+                if not self._given_back:
+                    self._change.wait()
             return []
+
+    def answered(self, worker: int, request: int) -> None:
+        """``worker`` has answered one of its piece."""
+        with self._change:
+            self._left[worker] -= self._work.cost[request]
+
+    def given(self, worker: int, requests: Sequence[int]) -> None:
+        """``worker`` will not answer these of its piece, by index; none where it has none to give."""
+        with self._change:
+            if not requests:
+                return  # it is not asked again
+            self._left[worker] -= self._work.cost[list(requests)].sum()
+            self._asked.discard(worker)
+            place = self._work.place
+            self._given_back.append(sorted(requests, key=lambda i: int(place[i])))
+            self._change.notify_all()
 
     def done(self, worker: int, unanswered: Sequence[int]) -> None:
         """``worker`` has come to the end of its piece, but for these requests, by index."""
         with self._change:
-            self._at_work.discard(worker)
+            self._left.pop(worker, None)
+            self._asked.discard(worker)
             if unanswered:
                 self._given_back.append(list(unanswered))
             self._change.notify_all()
@@ -141,30 +163,22 @@ class Shares:
             self._closed = True
             self._change.notify_all()
 
-    def _piece(self, worker: int) -> list[int]:
-        first, end = self._left[worker]
-        if first == end:
-            first, end = self._taken_over()
-        if first == end:
-            return []
-        share = max(FIRST_PIECE, self._least / max(self._tokens(first, end), 1.0))
-        cut = self._work.cut(first, end, share) if share < 1 else end
-        self._left[worker] = (cut, end)
-        return [int(i) for i in self._work.order[first:cut]]
+    def _stretch(self, worker: int) -> list[int]:
+        """That of ``worker``; where it has had it, one whose worker has not come for it."""
+        for k in (worker, *range(len(self._stretches))):
+            first, end = self._stretches[k]
+            self._stretches[k] = (end, end)
+            if first < end:
+                return [int(i) for i in self._work.order[first:end]]
+        return []
 
-    def _taken_over(self) -> tuple[int, int]:
-        richest = max(
-            range(len(self._left)), key=lambda k: (self._tokens(*self._left[k]), self._left[k][1] - self._left[k][0])
-        )
-        first, end = self._left[richest]
-        cut = self._work.cut(first, end, 0.5) if self._tokens(first, end) > 2 * self._least else end
-        if cut == end:  # too little for two, or not to be cut
-            cut = first
-        self._left[richest] = (first, cut)
-        return cut, end
-
-    def _tokens(self, first: int, end: int) -> float:
-        return float(self._work.before[end] - self._work.before[first])
+    def _ask(self) -> None:
+        """Ask the one that has most left, if it is enough."""
+        able = {k: left for k, left in self._left.items() if k not in self._asked and left > self._least}
+        if able:
+            richest = max(able, key=able.__getitem__)
+            self._asked.add(richest)
+            self._ask_back(richest)
 
 
 def _beginning(request: Request) -> Tokens:

@@ -14,6 +14,7 @@ from eval.runs.run import Run
 from orin_runner.cli.options import Json
 from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.errors import UserError
+from orin_runner.table import BOUND
 
 PARTS = (
     ("within the window", "within_window", "beyond_window"),
@@ -34,44 +35,54 @@ def diff_command(
         bool, typer.Option("--anyway", help="Compare runs that asked with other shots, templates and so on, too.")
     ] = False,
     as_json: Json = False,
+    *,
+    notes: Notes,
 ) -> None:
     """Compare a run with a reference on the items that both hold. Exit status 1 if it loses more than --max-drop."""
-    notes, opened = Notes(), Run.open(run)
+    opened = Run.open(run)
     results = diff_all(opened, [Run.open(other) for other in references], max_drop, anyway=anyway)
+    for result in results:
+        _warn(notes, run, result)
     if as_json:
         say_json(results[0] if len(results) == 1 else results)
     else:
         print_diff(results)
     for result in results:
-        other = result["reference"]
-        for line in result["differences"]:
-            notes.warn(f"{run} and {other} asked with {line}")
-        for holder, lacking, counts in ((run, other, "only_in_run"), (other, run, "only_in_reference")):
-            for name, n in result[counts].items():
-                notes.warn(f"{n} {name} items of {holder} are not in {lacking}: they are not compared")
-        for name, n in result["skipped"].items():
-            notes.warn(f"{n} {name} items are skipped in {run} or {other}: they are not compared")
-        rules = [result[f"{role}_too_long"] for role in ("run", "reference")]
-        if None not in rules and rules[0] != rules[1]:
-            notes.warn(f"prompts longer than the context: --too-long {rules[0]} in {run}, {rules[1]} in {other}")
-        if result["same_tokenizer"] is False:
-            notes.warn(
-                f"the tokenizers differ: {result['run_tokenizer']} in {run}, {result['reference_tokenizer']} in {other}"
-            )
-        for name, section in result["tasks"].items():
-            unequal = section["items"] - section["same_token_ids"]
-            if unequal:
-                notes.warn(f"{unequal} of {section['items']} {name} prompts have other token ids in {other}")
         if result["same_checkpoint"] is False:
-            raise UserError(f"{run} and {other} come from different checkpoints", "compare the same weights")
+            raise UserError(
+                f"{run} and {result['reference']} come from different checkpoints", "compare the same weights"
+            )
     if not results[0]["within_max_drop"]:
         drop = _drop(results[0]["mean_drop"], max_drop, within=False).removeprefix("+")
         notes.warn(f"average accuracy drops by {drop} points, more than {max_drop:g}")
         raise typer.Exit(1)
 
 
+def _warn(notes: Notes, run: Path, result: dict[str, Any]) -> None:
+    """Warn of what was asked otherwise in the two runs, and of what is not compared."""
+    other = result["reference"]
+    for line in result["differences"]:
+        notes.warn(f"{run} and {other} asked with {line}")
+    for holder, lacking, counts in ((run, other, "only_in_run"), (other, run, "only_in_reference")):
+        for name, n in result[counts].items():
+            notes.warn(f"{n} {name} items of {holder} are not in {lacking}: they are not compared")
+    for name, n in result["skipped"].items():
+        notes.warn(f"{n} {name} items are skipped in {run} or {other}: they are not compared")
+    rules = [result[f"{role}_too_long"] for role in ("run", "reference")]
+    if None not in rules and rules[0] != rules[1]:
+        notes.warn(f"prompts longer than the context: --too-long {rules[0]} in {run}, {rules[1]} in {other}")
+    if result["same_tokenizer"] is False:
+        notes.warn(
+            f"the tokenizers differ: {result['run_tokenizer']} in {run}, {result['reference_tokenizer']} in {other}"
+        )
+    for name, section in result["tasks"].items():
+        unequal = section["items"] - section["same_token_ids"]
+        if unequal:
+            notes.warn(f"{unequal} of {section['items']} {name} prompts have other token ids in {other}")
+
+
 def print_diff(results: Sequence[dict[str, Any]]) -> None:
-    """A run beside its references: what is compared, the metric and its drop, the flips by cause, the flips."""
+    """A run beside its references: what is compared, the flips, their causes, the metric and its drop, the verdict."""
     say(f"run        {_made(results[0], 'run')}")
     for result in results:
         say(f"reference  {_made(result, 'reference')}")
@@ -97,14 +108,16 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
             average = f"average of {len(result['tasks'])} tasks{against}"
             mean = _drop(result["mean_drop"], limit, within=judged), _interval(result["mean_drop_interval"])
             rows.append((average, "", "", "", "", *mean, "", _yes(judged), "", ""))
-    numbers = ("items", "run", "reference", "drop", "95 % interval", "agreement", f"≤ {limit:g}")
-    print_table("", ("task", "metric", *numbers, "same texts", "same ids"), rows, (0, 1))
-    heads = (cause.replace("_", " ") for cause in causes)
-    print_table("", ("task", "flips", "lost", "gained", "test", "p", *heads), flips, (0, 4))
     for result in results:
         for name, section in result["tasks"].items():
             for line in _task_lines(f"{name}, {result['reference']}", section):
                 say(line)
+    heads = (cause.replace("_", " ") for cause in causes)
+    print_table("", ("task", "flips", "lost", "gained", "test", "p", *heads), flips, (0, 4))
+    numbers = ("items", "run", "reference", "drop", "95 % interval", "agreement", f"≤{BOUND}{limit:g}")
+    say("")
+    print_table("", ("task", "metric", *numbers, "same texts", "same ids"), rows, (0, 1))
+    for result in results:
         if "shares" in result:
             for name, share in {**result["shares"]["tasks"], "average": result["shares"]["mean"]}.items():
                 say(
@@ -117,7 +130,7 @@ def print_diff(results: Sequence[dict[str, Any]]) -> None:
         False: "DIFFERENT checkpoints",
         None: "checkpoints that are not known to be the same",
     }[first["same_checkpoint"]]
-    altered = "" if first["altered_values"] is None else f"; {first['altered_values']:,} values altered in the GGUF"
+    altered = "" if first["altered_values"] is None else f"; {first['altered_values']:,} values altered"
     drop = _drop(first["mean_drop"], limit, within=first["within_max_drop"])
     say(f"drop of average accuracy: {drop} points; {same_checkpoint}{altered}")
     for result in results:

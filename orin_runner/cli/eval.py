@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from eval.challenge_rules import rule_warnings
-from eval.evaluate import Prepared, check_known, evaluate
-from eval.progress import Status
+from eval.evaluate import Prepared, check_known
 from eval.report.page import PAGE
 from eval.runs.items import ITEMS, write_items
-from eval.runs.meter import Meter
 from eval.runs.resume import check_folder, check_settings, read_earlier
-from eval.runs.samples import SAMPLES
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
+from orin_runner.batching.wanted_rows import MIN_BASE
 from orin_runner.cli import defaults, exits
-from orin_runner.cli.launch import Launch, all_requests, chosen_places, offload_lines, open_proved, plan_lines
+from orin_runner.cli.caller import Shell
+from orin_runner.cli.launch import (
+    Launch,
+    all_requests,
+    chosen_places,
+    device_line,
+    offload_lines,
+    open_proved,
+    plan_lines,
+)
+from orin_runner.cli.metered import metered_run
 from orin_runner.cli.options import (
     TASKS_HELP,
     AllowQuantized,
     ChallengeProtocol,
     Chat,
+    Config,
     Data,
     Device,
     FewShot,
+    First,
     Gpus,
     Json,
     Limit,
@@ -41,39 +49,42 @@ from orin_runner.cli.options import (
     Out,
     RayCluster,
     ReplicaCount,
+    RunCode,
     ScoringMode,
     Shots,
     Template,
     TooLongRule,
     asked,
+    cache_bytes,
+    check_code,
     chosen_tasks,
+    complete_task,
     device_bytes,
     load_options,
     own_questions,
     splits,
 )
 from orin_runner.cli.questions import prepare_all
-from orin_runner.cli.result import add_prompt_rate, print_result, raise_for_failed, run_folder
+from orin_runner.cli.result import add_prompt_rate, raise_for_failed, run_folder
 from orin_runner.cli.run_header import common_header, model_header
 from orin_runner.cli.run_proof import RunProof
 from orin_runner.cli.shard import Shard, ShardOption
 from orin_runner.cli.tokenizer import NamedTokenizer, open_tokenizer, stop_warning
-from orin_runner.console import Bar, Notes
+from orin_runner.console import Notes
 from orin_runner.engine.prompt_cache import PromptCacheOptions
-from orin_runner.errors import UserError, os_error_line
-from orin_runner.machine.sensors import find_sensors
+from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
-from orin_runner.process_clock import process_started
 from orin_runner.requests import Request, context_tokens, longest_path
-from orin_runner.workers.places import Place, gpus_here
 from orin_runner.workers.replicas import Replicas
 from orin_runner.workers.supervisor import Supervisor
 
 ENGINE = "llama.cpp"
 """What ``run.json`` calls this engine."""
 
-TasksOfRun = Annotated[list[str] | None, typer.Argument(metavar="TASK...", help=TASKS_HELP)]
+TasksOfRun = Annotated[
+    list[str] | None, typer.Argument(metavar="TASK...", help=TASKS_HELP, autocompletion=complete_task)
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out that was broken off, with its tasks and options.")
 ]
@@ -81,7 +92,14 @@ Draft = Annotated[bool, typer.Option("--draft/--no-draft", help="Verify a questi
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
 ]
-CacheSize = Annotated[float, typer.Option(min=0.0, help="Bound of that folder; the oldest go first.")]
+CacheSize = Annotated[
+    str,
+    typer.Option(
+        "--prompt-cache-size",
+        metavar="SIZE",
+        help="Bound of that folder, such as 20G or 512M; the oldest go first.",
+    ),
+]
 MeasuredLimit = Annotated[
     bool,
     typer.Option(
@@ -109,6 +127,7 @@ def eval_command(
     allow_quantized: AllowQuantized = False,
     data: Data = None,
     limit: Limit = None,
+    first: First = None,
     shots: Shots = None,
     scoring: ScoringMode = None,
     chat: Chat = False,
@@ -117,6 +136,7 @@ def eval_command(
     fewshot: FewShot = None,
     out: Out = None,
     resume: Resume = False,
+    config: Config = None,  # noqa: ARG001 - defaults.Command has read it
     verify: Verify = None,
     draft: Draft = True,
     max_new_tokens: MaxNewTokens = None,
@@ -127,13 +147,17 @@ def eval_command(
     ray: RayCluster = None,
     shard: ShardOption = None,
     prompt_cache: CacheFolder = None,
-    prompt_cache_gb: CacheSize = 20.0,
+    prompt_cache_size: CacheSize = "20GB",
     measure_limit: MeasuredLimit = False,
+    run_code: RunCode = False,
     log_items: LogItems = False,
     as_json: Json = False,
+    *,
+    notes: Notes,
 ) -> None:
     """Evaluate tasks on a GGUF: accuracy, time, and how many tokens had to be computed."""
-    began, notes = process_started(), Notes()
+    caller = context.obj or Shell()
+    began = caller.began
     start_s = time.perf_counter() - began
     if resume and out is None:
         raise UserError("--resume needs --out", "name the folder of the run that was broken off")
@@ -143,9 +167,10 @@ def eval_command(
         raise UserError(
             "no task is named", "orin-run eval TASK...; --resume --out RUN needs none if RUN has a run.json"
         )
-    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol, first=first)
     part = None if shard is None else Shard.parse(shard)
     chosen = chosen_tasks(notes, tasks, data, template, fewshot)
+    check_code(chosen, run_code=run_code)
     out = out or run_folder([task.name for task in chosen])
     check_folder(out, resume=resume)
     settings = {
@@ -160,8 +185,7 @@ def eval_command(
     }
     if resume:
         check_settings(out, settings)
-    if not math.isfinite(prompt_cache_gb * 1e9):
-        raise UserError(f"--prompt-cache-gb {prompt_cache_gb} is no number of gigabytes", "--prompt-cache-gb 20")
+    cache_size = cache_bytes(prompt_cache_size)
     file, evidence = open_proved(notes, model, allow_quantized=allow_quantized)
     if ray is not None:
         evidence = evidence.unread("the data of the nodes' files was not compared with the manifest")
@@ -169,7 +193,7 @@ def eval_command(
     cache = None
     if prompt_cache is not None:
         identity = file.digest() if proof.comes_first else file.digest_as_it_lies()
-        cache = PromptCacheOptions(prompt_cache, int(prompt_cache_gb * 1e9), f"model {identity}")
+        cache = PromptCacheOptions(prompt_cache, cache_size, f"model {identity}")
     size = device_bytes(device)
     with chosen_places(notes, file, gpus, replicas, ray) as where, Launch(notes, file, size, where) as launch:
         tokenizer = open_tokenizer(notes, file, named_tokenizer)
@@ -187,13 +211,14 @@ def eval_command(
             )
             if log_items and not (out / ITEMS).exists():
                 write_items(out, prepared, tokenizer)
-            print_result(report, out, as_json, page=not (out / PAGE).exists())
+            caller.take(report, out, notes, as_json=as_json, page=not (out / PAGE).exists())
             return
         with proof, launch.started(whole, draft=draft, prompt_cache=cache) as supervisor:
             verdict = proof.before_answers()
             _say_how_it_runs(notes, supervisor, file, requests)
             header = {
                 **common_header(ENGINE),
+                "command": caller.command,
                 **model_header(file, tokenizer, verdict, supervisor),
                 "settings": settings,
                 "options": defaults.kept(context, settings, file.path),
@@ -201,11 +226,12 @@ def eval_command(
             if part is not None:
                 header["shard"] = said
             with RunWriter(out, header, resume=resume) as writer, proof.told(writer):
+                defaults.write_config(out, context, file.path)
                 if resume:
                     torn = "; an incomplete last line was dropped" if writer.torn else ""
                     held = sum(prediction.skipped is None for prediction in writer.known.values())
                     notes.note(f"{out} holds {held} answers of {len(requests)}{torn}")
-                sections, measured = _metered_run(
+                sections, measured, cacheable = metered_run(
                     notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll, where
                 )
                 report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks, "measured": measured}
@@ -215,15 +241,25 @@ def eval_command(
                 if measure_limit and not left:
                     add_prompt_rate(report, supervisor.prompt_rate, notes)
                     writer.report(report)
+                supervisor.dismiss()
                 if not left:
                     proof.wait()
-    if log_items:
-        write_items(out, prepared, tokenizer)
-    print_result(report, out, as_json)
+        if prompt_cache is not None and not (left or cacheable or supervisor.deaths):
+            notes.warn(f"nothing was taken from the prompt cache or kept in it: {_why_nothing(file.window)}")
+        if log_items:
+            write_items(out, prepared, tokenizer)
+        caller.take(report, out, notes, as_json=as_json)  # the workers end meanwhile
     again = f"orin-run eval --resume --out {shlex.quote(str(out))}"
     if left:
         raise exits.BrokenOffError(f"{again} goes on")
     raise_for_failed(sections, out, len(requests), f"; {again} asks them again")
+
+
+def _why_nothing(window: int | None) -> str:
+    """Why a run has no prefix that the prompt cache takes (``WantedRows.bases``)."""
+    if window and window <= MIN_BASE:
+        return f"it takes {MIN_BASE} tokens and more that several prompts begin with, and the window has {window}"
+    return f"no two of the prompts and choices begin with the same {MIN_BASE} tokens"
 
 
 def _finished(
@@ -287,8 +323,9 @@ def window_warning(item: Prepared, file: GGUFFile) -> str | None:
 def _say_how_it_runs(
     notes: Notes, supervisor: Supervisor | Replicas, file: GGUFFile, requests: Sequence[Request]
 ) -> None:
+    notes.note(device_line(supervisor.loaded, supervisor.plan))
     for line in [*offload_lines(supervisor.loaded, file), *plan_lines(supervisor.plan)]:
-        notes.note(line)
+        notes.detail(line)
     fitting = supervisor.max_context
     left_out = sum(context_tokens(request) > fitting for request in requests)
     if left_out:
@@ -296,74 +333,3 @@ def _say_how_it_runs(
             f"{left_out} of {len(requests)} requests need more than the {fitting} tokens of context that "
             f"fit into memory: they are left out and count as wrong"
         )
-
-
-def _metered_run(
-    notes: Notes,
-    prepared: Sequence[Prepared],
-    tokenizer: Tokenizer,
-    supervisor: Supervisor | Replicas,
-    writer: RunWriter,
-    start_s: float,
-    began: float,
-    poll: Callable[[], None],
-    where: Sequence[Place],
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Run the tasks, up to one that is interrupted, with a meter beside them.
-
-    Args:
-        start_s: seconds from the start of the process to the start of the command.
-        began: the start of the process, on the scale of ``time.perf_counter``.
-        poll: called whenever a task has come further; what it raises ends the run.
-        where: the replicas run.
-
-    Returns:
-        The tasks' sections of ``report.json``, and what was measured.
-    """
-    device = supervisor.plan.device
-    sections: dict[str, Any] = {}
-    ran = 0.0  # seconds of the tasks before
-    sensors = find_sensors(cuda=device.cuda, gpus=gpus_here(where))
-    beyond = any(place.gpus is None for place in where)
-    if beyond:
-        notes.note("memory, power and GPUs are measured on this machine only")
-    unified = device.cuda and device.unified
-    with Meter(writer.directory / SAMPLES, sensors, unified=unified, elsewhere=beyond) as meter:
-        for item in prepared:
-            name = item.task.name
-            meter.begin(name)
-            with notes.progress(name, 1.0) as bar:
-                clocks = {"start": start_s, "load": supervisor.loaded.seconds}
-                elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
-                process_clock = partial(_process_clock, began, elsewhere)
-                before = time.perf_counter()
-                show = _TaskProgress(meter, bar, poll)
-                sections[name] = evaluate(item, tokenizer, supervisor, writer, clocks, show, process_clock)
-                if isinstance(supervisor, Replicas):
-                    sections[name]["replicas"] = supervisor.shares()
-                ran += time.perf_counter() - before
-            if "unanswered" in sections[name]:
-                break
-    if meter.failure is not None:
-        notes.warn(f"{SAMPLES} ends early: {os_error_line(meter.failure)}")
-    if sensors.failure is not None:
-        notes.warn(f"{SAMPLES} has gaps: {sensors.failure}")
-    return sections, meter.measured()
-
-
-def _process_clock(began: float, elsewhere: float) -> float:
-    """Seconds since the process began, less those spent on other tasks."""
-    return time.perf_counter() - began - elsewhere
-
-
-class _TaskProgress:
-    """Tells meter and progress line how far a task is, and calls ``poll``."""
-
-    def __init__(self, meter: Meter, bar: Bar, poll: Callable[[], None]) -> None:
-        self._meter, self._bar, self._poll = meter, bar, poll
-        self._began = time.perf_counter()
-
-    def __call__(self, status: Status) -> None:
-        self._meter.update(status.computed, status.done - status.resumed)
-        self._bar.update(status.share, status.words(time.perf_counter() - self._began))
-        self._poll()

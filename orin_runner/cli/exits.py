@@ -7,8 +7,11 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,13 +19,16 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from orin_runner.console import Notes
-from orin_runner.errors import RunError, UserError, os_error_line
+from orin_runner.errors import RunError, UserError, first_line, os_error_line
 from orin_runner.files import STDERR
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, ``kill`` and whoever ends services and batch jobs, a terminal or connection that closes."""
 AGAIN_S = 0.05
 """Seconds until a signal that came within a finalizer comes again."""
+MORE_MEMORY = "give it more memory (ulimit -v says what it may have)"
+OWN = ("convert", "eval", "orin_runner")
+"""This project's packages."""
 
 
 class BrokenOffError(Exception):
@@ -89,8 +95,9 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 def run(program: Callable[[], object], hint: str | None = None) -> None:
     """Run ``program``. An error ends it with one line on stderr; any other exception is a bug and keeps its traceback.
 
-    Exit statuses: 2 for what the user can mend and for errors of the system, 1 for a run that failed, 130 for Ctrl-C,
-    143 and 129 for SIGTERM and SIGHUP, which end a program as Ctrl-C does.
+    Exit statuses: 2 for what the user can mend and for errors of the system, 1 for a run that failed, a library that
+    cannot be loaded and a lack of memory, 130 for Ctrl-C, 143 and 129 for SIGTERM and SIGHUP, which end a program as
+    Ctrl-C does.
 
     Args:
         program: a command line.
@@ -106,8 +113,10 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
             _end(2, error.message, error.hint)
         except OSError as error:
             _end(2, os_error_line(error), hint)
-        except (RunError, MemoryError) as error:
-            _end(1, str(error) or "out of memory", hint)
+        except RunError as error:
+            _end(1, str(error), hint)
+        except MemoryError:
+            _end(1, "out of memory", hint or MORE_MEMORY)
         except BrokenOffError as error:
             interruptions.end(error.hint)
         except KeyboardInterrupt:
@@ -116,6 +125,30 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
             if interruptions.number is None:
                 raise
             interruptions.end(hint)  # typer makes a silent exit of Ctrl-C
+        except Exception as error:  # loading a library, or what it is wrapped in, may raise anything
+            reason = scarcity(error)
+            if reason is None:
+                raise
+            _end(1, reason, f"{MORE_MEMORY}, or install it again")
+
+
+def scarcity(error: Exception) -> str | None:
+    """Which library cannot be loaded, or that no thread can be started, in one line; None where it is something else.
+
+    Where memory is short, the loader of shared objects, the interpreter and the libraries each say so in another way.
+    What they have in common is that somebody else's module is being imported.
+    """
+    if isinstance(error, ImportError):
+        loading = (error.name or "").partition(".")[0] not in OWN
+    else:
+        root = Path(__file__).parents[2]
+        own = tuple(f"{root / package}{os.sep}" for package in OWN)
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        behind_ours = takewhile(lambda frame: not frame.filename.startswith(own), frames)
+        loading = any(frame.name == "<module>" for frame in behind_ours)
+    if loading:
+        return f"a library cannot be loaded: {first_line(error)}"
+    return first_line(error) if str(error) == "can't start new thread" else None
 
 
 def _open_standard_streams() -> None:
@@ -154,18 +187,28 @@ class Group(TyperGroup):
         _plainly(super().main, *args, **options)
 
 
+def mistake_in(error: Exception) -> UserError | None:
+    """A mistake in words or values of a command line, click's or ours; None where ``error`` is something else."""
+    if isinstance(error, UserError):
+        return error
+    if hasattr(error, "format_message") and hasattr(error, "show"):
+        return UserError(error.format_message().rstrip("."), "--help says what there is")
+    return None
+
+
 def _plainly(main: Callable[..., Any], *args: Any, **options: Any) -> None:
     try:
         status = main(*args, **{**options, "standalone_mode": False})
     except typer.Abort:
         status = 1
     except Exception as error:  # click's, which typer has under another name in each version
-        if not hasattr(error, "format_message") or not hasattr(error, "show"):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            status = 2
+        elif (mistake := mistake_in(error)) is None or mistake is error:
             raise
-        if type(error).__name__ != "NoArgsIsHelpError":
-            raise UserError(error.format_message().rstrip("."), "--help says what there is") from error
-        error.show()
-        status = 2
+        else:
+            raise mistake from error
     sys.exit(status or 0)
 
 

@@ -17,6 +17,7 @@ from orin_runner.model import gguf_keys
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import FIRST_THREADS, DataCheck, Evidence, Proof, Verdict, examine
 from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.table import BOUND
 from orin_runner.workers.messages import Job
 from orin_runner.workers.vocabulary import own_tokenizer
 
@@ -46,9 +47,11 @@ def inspect_command(
     path: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="GGUF file, of this tool or another's.")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare all data with the manifest.")] = False,
     as_json: Json = False,
+    *,
+    notes: Notes,
 ) -> None:
     """Show what a GGUF is: layout, types, tokenizer, window, stop tokens, origin, proof, and what eval would refuse."""
-    file, notes = GGUFFile.open(path), Notes()
+    file = GGUFFile.open(path)
     with notes.progress(f"trying {path.name}", None):
         found = try_out(file, notes, verify=verify)
     shown = description(file, found)
@@ -160,20 +163,22 @@ def print_description(shown: dict[str, Any]) -> None:
         window += f", dropped: llama.cpp's {shown['architecture']} graph does not honour it"
     stops = ", ".join(f"{token['id']} {token['text']!r} ({token['by']})" for token in shown["stop_tokens"])
     origin = {name: value for name, value in shown["origin"].items() if value is not None}
-    say(f"architecture    {shown['architecture']}")
-    say(f"quantized       {', '.join(shown['quantized']) or 'no'}")
-    say(f"context         {shown['context_length']:,} tokens")
+    said = [
+        ("architecture", shown["architecture"]),
+        ("quantized", ", ".join(shown["quantized"]) or "no"),
+        ("context", f"{shown['context_length']:,} tokens"),
+    ]
     if shown["original_context"] is not None:
-        say(f"long-rope       long factors beyond {shown['original_context']:,} tokens")
-    say(f"sliding window  {window}")
-    say(f"tokenizer       {tokenizer} ({kind or 'of no kind'}, {vocabulary['tokens']:,} tokens)")
+        said.append(("long-rope", f"long factors beyond {shown['original_context']:,} tokens"))
     special = (f"{name} {token['id']} {token['text']!r}" for name, token in shown["special_tokens"].items())
-    say(f"special tokens  {', '.join(special) or 'none'}")
-    say(f"stop tokens     {stops or 'none: texts run to their bound'}")
-    say(f"chat template   {'yes' if shown['chat_template'] else 'no'}")
-    say(f"origin          {', '.join(f'{name} {value}' for name, value in origin.items()) or 'not said'}")
-    say(f"proof           {Verdict(Proof(shown['proof']), shown['proof_detail']).line.removeprefix('proof: ')}")
-    for line in shown["refused"]:
-        say(f"eval refuses    {line}")
-    if not shown["refused"]:
-        say("eval refuses    nothing")
+    said += [
+        ("sliding window", window),
+        ("tokenizer", f"{tokenizer} ({kind or 'of no kind'}, {vocabulary['tokens']:,} tokens)"),
+        ("special tokens", ", ".join(special) or "none"),
+        ("stop tokens", stops or "none: texts run to their bound"),
+        ("chat template", "yes" if shown["chat_template"] else "no"),
+        ("origin", ", ".join(f"{name} {value}" for name, value in origin.items()) or "not said"),
+        ("proof", Verdict(Proof(shown["proof"]), shown["proof_detail"]).line.removeprefix("proof: ")),
+        *(("eval refuses", line) for line in shown["refused"] or ["nothing"]),
+    ]
+    print_table("", ("", ""), [(name.replace(" ", BOUND), value) for name, value in said], (0, 1))

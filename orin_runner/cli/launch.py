@@ -15,16 +15,17 @@ from eval.evaluate import Prepared
 from orin_runner.console import GIB, Bar, Notes, listed
 from orin_runner.default_model import default_model
 from orin_runner.engine.prompt_cache import PromptCacheOptions
+from orin_runner.machine.checks import quick_warning
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.proof import Evidence, examine
+from orin_runner.model.proof import Evidence, Verdict, examine
 from orin_runner.requests import Request
 from orin_runner.workers.cluster import Cluster
 from orin_runner.workers.messages import Job, Loaded
 from orin_runner.workers.nodes import places_on, seats_here
-from orin_runner.workers.places import Place, places_here
+from orin_runner.workers.places import Place, gpus_here, places_here
 from orin_runner.workers.replicas import Replica, Replicas
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor, planned
 
@@ -33,18 +34,19 @@ QUANTIZED = "--allow-quantized runs it for comparison; else convert the original
 
 
 def open_model(notes: Notes, model: Path | None, *, allow_quantized: bool = False) -> GGUFFile:
-    """The GGUF named, or the default one; lines say which, and how far it is proven by its header.
+    """The GGUF named, or the default one; a line says which, and how far it is proven by its header.
 
     Raises:
         UserError: as ``open_proved``.
     """
     file, evidence = open_proved(notes, model, allow_quantized=allow_quantized)
-    notes.note(evidence.verdict.line)
+    # Why it is no more than that goes without saying where nobody has asked for more.
+    (notes.detail if evidence.tensors else notes.note)(evidence.verdict.line)
     return file
 
 
 def open_proved(notes: Notes, model: Path | None, *, allow_quantized: bool) -> tuple[GGUFFile, Evidence]:
-    """The GGUF named, or the default one, and what there is to prove it by; a line says which.
+    """The GGUF named, or the default one, and what there is to prove it by; a line says which, how far proven.
 
     Raises:
         UserError: there is no default, the file is no GGUF, its header is not what its manifest says, or it is
@@ -54,8 +56,10 @@ def open_proved(notes: Notes, model: Path | None, *, allow_quantized: bool) -> t
     file = GGUFFile.open(path)
     if not allow_quantized:
         file.need_full_precision(QUANTIZED)
-    notes.note(f"model {path}{f' ({why})' if why else ''}: {model_line(file)}")
-    return file, examine(file)
+    evidence = examine(file)
+    notes.note(f"model {path}: {short_model_line(file, evidence.verdict)}")
+    notes.detail(f"{f'{why}: ' if why else ''}{model_line(file)}")
+    return file, evidence
 
 
 def all_requests(prepared: Sequence[Prepared]) -> list[Request]:
@@ -83,9 +87,11 @@ class Launch:
         self._workers = Replicas(every, notes.warn) if len(every) > 1 else every[0].supervisor
 
     def __enter__(self) -> Launch:
-        """Begin them: they load the weights."""
+        """Begin them: they load the weights. Meanwhile a line warns of what this machine will make slow or fail."""
         try:
             self._workers.begin()
+            if gpus_here(self._where) is not None and (line := quick_warning(self._file)) is not None:
+                self._notes.warn(line)
         except BaseException:
             self._workers.kill()
             self._workers.close()
@@ -172,6 +178,18 @@ def plan_here(
         return planned(where[0].job(job), notes.warn, where[0].spawn)
 
 
+def short_model_line(file: GGUFFile, verdict: Verdict) -> str:
+    """Size, types and proof of a GGUF, and what of it is not its checkpoint's."""
+    types = sorted(file.tensor_types, key=lambda name: -file.tensor_types[name][1])
+    size = sum(size for _, size in file.tensor_types.values())
+    line = f"{size / GIB:.2f} GiB {'+'.join(types)}"
+    if file.quantized:
+        line += ", quantized"
+    elif file.altered_values:
+        line += f", {file.altered_values:,} values altered"
+    return f"{line}, proof: {verdict.proof.value}"
+
+
 def model_line(file: GGUFFile) -> str:
     """Layout, types and proof of a GGUF in one line."""
     sizes = sorted(file.tensor_types.items(), key=lambda item: -item[1][1])
@@ -182,6 +200,18 @@ def model_line(file: GGUFFile) -> str:
         proof = "quantized: its answers are not the checkpoint's"
     window = f", window {file.window}" if file.window else ""
     return f"{file.architecture}{window}, {types}, {proof}"
+
+
+def device_line(loaded: Loaded, plan: MemoryPlan) -> str:
+    """Where a model runs, and what of the memory there it is planned to take."""
+    gpus = [device for device in loaded.devices if device.is_gpu]
+    where = "CPU"
+    if gpus:
+        layers = "" if loaded.gpu_layers == loaded.n_layers else f"{loaded.gpu_layers} of {loaded.n_layers} layers on "
+        where = f"{layers}{listed([gpu.name for gpu in gpus])} ({gpus[0].description})"
+        where += f", THE OTHER {loaded.n_layers - loaded.gpu_layers} ON THE CPU" if layers else ""
+    several = f"{plan.n_contexts} contexts of " if plan.n_contexts > 1 else ""
+    return f"device: {where}; plan: {_taken(plan)}, {several}n_ctx {plan.settings.n_cells}"
 
 
 def offload_lines(loaded: Loaded, file: GGUFFile) -> list[str]:
@@ -202,18 +232,22 @@ def offload_lines(loaded: Loaded, file: GGUFFile) -> list[str]:
 
 
 def plan_lines(plan: MemoryPlan) -> list[str]:
-    """One line: does it fit, with what settings; one more where it does not."""
+    """The settings; what it takes of the memory; one line more where that is too much."""
     settings = plan.settings
     several = f"{plan.n_contexts} contexts of " if plan.n_contexts > 1 else ""
-    taken = f"{plan.total / MIB:,.0f} of {plan.device.available / MIB:,.0f} MiB"
-    if plan.columns:
-        taken = ", ".join(
-            f"{column.name} {column.layers} layers and {column.total / MIB:,.0f} of {column.available / MIB:,.0f} MiB"
-            for column in plan.columns
-        )
-    line = (
-        f"memory plan for {plan.device.name}: {taken}; {several}"
-        f"n_ctx {settings.n_cells}, n_batch {settings.n_batch}, n_ubatch {settings.n_ubatch}, "
-        f"{settings.n_seq} sequences, {settings.n_outputs} outputs; longest request {plan.longest} tokens"
+    said = (
+        f"settings: {several}n_ctx {settings.n_cells}, n_batch {settings.n_batch}, n_ubatch {settings.n_ubatch}, "
+        f"{settings.n_seq} sequences, {settings.n_outputs} outputs"
     )
-    return [line] if plan.fits else [line, f"does not fit: {plan.advice}"]
+    line = f"memory plan for {plan.device.name}: {_taken(plan)}; longest request {plan.longest:,} tokens"
+    return [said, line] if plan.fits else [said, line, f"does not fit: {plan.advice}"]
+
+
+def _taken(plan: MemoryPlan) -> str:
+    """The memory of a plan; of one for several GPUs that of each, with its layers."""
+    if not plan.columns:
+        return f"{plan.total / MIB:,.0f} of {plan.device.available / MIB:,.0f} MiB"
+    return ", ".join(
+        f"{column.name} {column.layers} layers and {column.total / MIB:,.0f} of {column.available / MIB:,.0f} MiB"
+        for column in plan.columns
+    )

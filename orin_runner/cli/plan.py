@@ -15,6 +15,7 @@ from orin_runner.cli.options import (
     Data,
     Device,
     FewShot,
+    First,
     Gpus,
     Json,
     Limit,
@@ -46,6 +47,7 @@ def plan_command(
     allow_quantized: AllowQuantized = False,
     data: Data = None,
     limit: Limit = None,
+    first: First = None,
     shots: Shots = None,
     scoring: ScoringMode = None,
     chat: Chat = False,
@@ -58,10 +60,11 @@ def plan_command(
     gpus: Gpus = "auto",
     replicas: ReplicaCount = "auto",
     as_json: Json = False,
+    *,
+    notes: Notes,
 ) -> None:
     """Show what a run will take before anything is loaded. Exit status 1 if it does not fit."""
-    notes = Notes()
-    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol, first=first)
     file = open_model(notes, model, allow_quantized=allow_quantized)
     tokenizer = open_tokenizer(notes, file, named_tokenizer)
     chosen = chosen_tasks(notes, tasks, data, template, fewshot)
@@ -113,7 +116,7 @@ def _print_terms(plan: MemoryPlan) -> None:
     rows.append(("total", f"{plan.total / MIB:,.0f}", ""))
     rows.append((f"available ({plan.device.note})", f"{plan.device.available / MIB:,.0f}", ""))
     rows.append(("remaining", f"{plan.remaining / MIB:,.0f}", ""))
-    print_table(f"{plan.device.name}", ("term", "MiB", "memory"), rows)
+    print_table(plan.device.name, ("term", "MiB", "memory"), rows, (0, 2))
 
 
 def _print_columns(plan: MemoryPlan) -> None:

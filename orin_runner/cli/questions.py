@@ -33,7 +33,12 @@ def prepare_all(
     Raises:
         UserError: as ``prepare`` and ``fitted``; or all prompts are skipped.
     """
-    prepared = [fitted(capped(prepare(task, options, encoder), max_new_tokens), n_positions, rule) for task in tasks]
+    prepared = []
+    with notes.progress("reading the questions", len(tasks)) as bar:  # of the hub, that can take a minute
+        for n, task in enumerate(tasks):
+            bar.update(n, task.name)
+            item = capped(prepare(task, options, encoder), max_new_tokens)
+            prepared.append(fitted(item, n_positions, rule))
     if not any(item.questions for item in prepared):
         raise UserError(
             f"no prompt fits into the model's {n_positions:,} tokens of context: nothing is left to ask",

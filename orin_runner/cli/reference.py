@@ -13,23 +13,28 @@ from eval.runs.items import write_items
 from eval.runs.resume import check_folder
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
+from orin_runner.cli import defaults
 from orin_runner.cli.options import (
     MAX_COUNT,
     ChallengeProtocol,
     Chat,
+    Config,
     Data,
     FewShot,
+    First,
     Json,
     Limit,
     LogItems,
     MaxNewTokens,
     Out,
+    RunCode,
     ScoringMode,
     Shots,
     Tasks,
     Template,
     TooLongRule,
     asked,
+    check_code,
     chosen_tasks,
     load_options,
     own_questions,
@@ -44,10 +49,12 @@ from orin_runner.process_clock import process_started
 
 
 def reference_command(
+    context: typer.Context,
     tasks: Tasks,
     model: Annotated[Path, typer.Option(help="Hugging Face checkpoint folder.")],
     data: Data = None,
     limit: Limit = None,
+    first: First = None,
     shots: Shots = None,
     scoring: ScoringMode = None,
     chat: Chat = False,
@@ -55,6 +62,7 @@ def reference_command(
     template: Template = None,
     fewshot: FewShot = None,
     out: Out = None,
+    config: Config = None,  # noqa: ARG001 - defaults.Command has read it
     max_new_tokens: MaxNewTokens = None,
     too_long: TooLongRule = TooLong.TRUNCATE,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -63,26 +71,30 @@ def reference_command(
         str, typer.Option(help="on, or off to ignore the model's sliding window as some runtimes do.")
     ] = "on",
     batch_tokens: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Padded tokens per forward pass.")] = 8192,
+    run_code: RunCode = False,
     log_items: LogItems = False,
     as_json: Json = False,
+    *,
+    notes: Notes,
 ) -> None:
     """Answer the same questions with Hugging Face transformers (needs the reference extra)."""
-    began, notes = process_started(), Notes()
+    began = process_started()
     start_s = time.perf_counter() - began
-    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol)
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol, first=first)
     chosen = chosen_tasks(notes, tasks, data, template, fewshot)
+    check_code(chosen, run_code=run_code)
     out = out or run_folder([*(task.name for task in chosen), "reference"])
     check_folder(out)
     before = time.perf_counter()
     try:
         from eval import reference as hf  # noqa: PLC0415 - torch stays off machines that only run GGUFs
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         reason = f"the reference needs torch and transformers ({error})"
         raise UserError(reason, "pip install 'orin-run[reference]'") from error
     if dtype not in hf.DTYPES:
         raise UserError(f"unknown dtype {dtype!r}", f"one of {', '.join(hf.DTYPES)}")
     if reference_window not in {"on", "off"}:
-        raise UserError(f"--reference-window is on or off, not {reference_window!r}")
+        raise UserError(f"--reference-window is on or off, not {reference_window!r}", "omit it to keep the window")
     loaded = hf.Reference(model, dtype, device, window=reference_window == "on")
     ours, theirs = common_header("transformers"), loaded.header()  # reads all weights for their digest
     clocks = {"start": start_s, "load": time.perf_counter() - before}
@@ -100,6 +112,7 @@ def reference_command(
     report = {"tasks": sections}
     ran = 0.0  # seconds of the tasks before
     with RunWriter(out, header) as writer:
+        defaults.write_config(out, context, model)
         for item in prepared:
             name = item.task.name
             elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
@@ -113,7 +126,7 @@ def reference_command(
         writer.report(report)
     if log_items:
         write_items(out, prepared, loaded.encoder)
-    print_result(report, out, as_json)
+    print_result(report, out, as_json, notes)
     raise_for_failed(sections, out)
 
 

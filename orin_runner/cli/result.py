@@ -7,29 +7,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eval.report.page import ENERGY, PAGE, digits, write_page
-from eval.report.section import CHALLENGE_2023, CHALLENGE_2024, CHALLENGE_2024_BARE, share_of_prompt_rate
+from eval.report.page import PAGE, write_page
+from eval.report.section import CHALLENGE_2024, share_of_prompt_rate
 from eval.runs.run import PREDICTIONS, Run, lossy_line, quantized_types
+from orin_runner.cli.account import (
+    accuracy,
+    energy_line,
+    gpu_lines,
+    measured_line,
+    notable_lines,
+    task_lines,
+    timed,
+)
 from orin_runner.console import Notes, print_table, say, say_json
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.errors import RunError
-from orin_runner.machine.sensors import COUNTERS
 from orin_runner.model.proof import Verdict
+from orin_runner.table import BOUND
 
-CLOCKS = {
-    CHALLENGE_2024: "data and inference",
-    CHALLENGE_2024_BARE: "without data pre-processing",
-    CHALLENGE_2023: "from process start",
-}
-"""The challenges' clocks, as both versions of the 2024 rules and 2023's count, and what each counts."""
-GPU_WORDS = (
-    ("peak_mib", ",.0f", "MiB at most"),
-    ("mean_watts", ",.1f", "W"),
-    ("mean_load", ".0f", "% load"),
-    ("mean_sm_mhz", ",.0f", "MHz on average"),
-    ("max_celsius", ".0f", "°C at most"),
-)
-"""Of a GPU in ``measured``: what a line says of it, with how many digits, in which words."""
+CHALLENGE = "challenge"
+"""The task whose clocks are asked for."""
 
 
 def run_folder(names: Sequence[str]) -> Path:
@@ -83,175 +80,103 @@ def write_report(directory: Path) -> Run:
     return run
 
 
-def print_result(report: dict[str, Any], out: Path, as_json: bool, *, page: bool = True) -> None:
-    """Print the report of a run that has ended, and write its ``page``, unless that is there."""
+def print_result(report: dict[str, Any], out: Path, as_json: bool, notes: Notes, *, page: bool = True) -> None:
+    """Print the report of a run that has ended, and write its ``page``, unless that is there.
+
+    Args:
+        report: ``report.json``.
+        out: the run's folder.
+        as_json: one object instead of tables.
+        notes: says how much is wanted; its log gets all.
+        page: whether to write the page.
+    """
     header = (write_report(out) if page else Run.open(out)).header
     if as_json:
         shown = {key: report[key] for key in ("tasks", "measured", "prompt_rate") if key in report}
         say_json({"run": str(out), **Verdict.of_run(header).keys, "lossy": bool(quantized_types(header)), **shown})
     else:
-        print_report(report, out, header)
+        print_report(report, out, header, verbose=notes.verbose)
+    for line in _details(report):
+        notes.log(line)
+    for row in _result_rows(report["tasks"], verbose=True):
+        notes.log(" ".join(row).replace(BOUND, " ").strip())
+    notes.log(f"run written to {out}")
 
 
-def print_report(report: dict[str, Any], out: Path, run: dict[str, Any]) -> None:
-    """Accuracy, clocks, token counts, memory and energy of a run, and how far its model is proven.
+def print_report(report: dict[str, Any], out: Path, run: dict[str, Any], *, verbose: bool) -> None:
+    """The scores of a run, what they rest on, what they cost, how far its model is proven; last where it lies.
 
     Args:
         report: ``report.json``.
         out: the run's folder.
         run: ``run.json``.
+        verbose: also clocks, tokens and near-ties of each task, its groups, memory and energy.
     """
-    sections, rows = report["tasks"], []
-    for name, section in sections.items():
-        for group, values in section["groups"].items():
-            if len(section["groups"]) > 1:
-                rows.append((f"  {group}", f"{values['items']:.0f}", _accuracy(values), "", "", "", "", ""))
-        tokens = (f"{section['tokens'][count]:,}" for count in ("sent", "unique", "computed"))
-        seconds = f"{section['clocks'][CHALLENGE_2024]:.1f}"
-        rows.append(
-            (name, str(section["items"]), _accuracy(section), seconds, f"{section['items_per_s']:.1f}", *tokens)
-        )
-    header = ("task", "items", "accuracy ± s.e.", "seconds", "items/s", "tokens sent", "unique", "computed")
-    print_table("", header, rows)
-    for name, section in sections.items():
-        for line in task_lines(section, report.get("prompt_rate")):
-            say(f"{name}: {line}")
-    if report.get("measured"):
-        for line in [measured_line(report["measured"]), *gpu_lines(report["measured"])]:
+    sections = report["tasks"]
+    if verbose:
+        _print_costs(sections)
+        for line in _details(report):
             say(line)
-        for name, energy in report["measured"].get("energy", {}).items():
-            if line := energy_line(energy):
+    else:
+        for name, section in sections.items():
+            own, rate = name == CHALLENGE or section.get("protocol"), report.get("prompt_rate")
+            for line in task_lines(section, rate) if own else notable_lines(name, section, rate):
                 say(f"{name}: {line}")
+    header = ("task", "items", "metric", "value ± s.e.", "other metrics")
+    rows = _result_rows(sections, verbose=verbose)
+    used = len(header) if any(row[-1] for row in rows) else -1
+    print_table("", header[:used], [row[:used] for row in rows], (0, 2, 4))
+    say(_cost_line(sections.values()))
     say(Verdict.of_run(run).line)
     if lossy := lossy_line(run):
         say(lossy)
     say(f"run written to {out}")
 
 
-def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[str]:
-    """What a task's row does not say.
+def _result_rows(sections: Mapping[str, Any], *, verbose: bool) -> list[tuple[str, ...]]:
+    """By task its items, of how many rows, and its metrics, the first of which is what it is judged by."""
+    rows: list[tuple[str, ...]] = []
+    for name, section in sections.items():
+        if verbose and len(section["groups"]) > 1:
+            for group, values in section["groups"].items():
+                rows.append((f"  {group}", f"{values['items']:,.0f}", "", accuracy(values), ""))
+        metric, *others = section.get("metrics") or [""]
+        items, of = section["items"], section.get("rows")
+        said = f"{items:,}" if of in {None, items} else f"{items:,} of {of:,}"
+        values = ", ".join(f"{other}{BOUND}{section['metrics'][other]['value']:.2%}" for other in others)
+        rows.append((name, said, metric, accuracy(section), values))
+    return rows
 
-    Which rows were asked, what was truncated, skipped or failed, its clocks, its greedy texts, its near-ties.
 
-    Args:
-        section: of ``report.json``.
-        rate: the run's ``prompt_rate``, if it was measured.
-    """
-    lines = [rows_line(section)] if section.get("rows") else []
-    if truncated := section.get("truncated"):
-        lines.append(
-            f"{truncated['items']:,} items had their prompts truncated, by {truncated['tokens']:,} tokens in all: of "
-            f"these {_accuracy(truncated)}"
-        )
-    if section.get("skipped"):
-        lines.append(f"{section['skipped']:,} items were skipped and are in no accuracy; see predictions.jsonl")
-    if section["failed"]:
-        lines.append(f"{section['failed']} items were not answered and count as wrong; see predictions.jsonl")
-    if greedy := section.get("greedy"):
-        lines += challenge_clocks(section)
-        lines.append(
-            f"{greedy['without_decoding']} of {greedy['texts']} greedy texts needed no decode step; "
-            f"{greedy['decode_steps_per_text']:.2f} steps a text, "
-            f"{greedy['drafted_share']:.1%} of tokens were verified drafts"
-        )
-    if section.get("protocol"):
-        lines += protocol_lines(section)
-    if section.get("resumed"):
-        of_whom = "of all parts of the run"
-        if section.get("without_record"):
-            of_whom = f"without those of {section['without_record']} items, of which no record was left"
-        lines.append(f"{section['resumed']} items were answered before; clocks and tokens are {of_whom}")
-    if section.get("unanswered"):
-        lines.append(f"interrupted with {section['unanswered']} items unanswered; accuracy is of the others")
-    if section["tokens"].get("restored"):
-        lines.append(f"{section['tokens']['restored']:,} tokens came from the prompt cache of an earlier run")
-    if section.get("replicas"):
-        shares = (f"{each['name']} {each['items']:,} items in {each['ended_s']:.1f} s" for each in section["replicas"])
-        lines.append(f"replicas: {', '.join(shares)}")
-    lines += noise_lines(section)
-    if rate and section.get("share_of_prompt_rate"):
-        share = section["share_of_prompt_rate"]
-        lines.append(f"{share:.0%} of this machine's prompt rate ({rate['tokens_per_s']:,.0f} tokens/s)")
+def _print_costs(sections: Mapping[str, Any]) -> None:
+    """By task, seconds on the 2024 challenge's clock and tokens."""
+    rows = []
+    for name, section in sections.items():
+        tokens = (f"{section['tokens'][count]:,}" for count in ("sent", "unique", "computed"))
+        seconds = f"{section['clocks'][CHALLENGE_2024]:.1f}"
+        rows.append((name, seconds, f"{section['items_per_s']:.1f}", *tokens))
+    print_table("", ("task", "seconds", "items/s", "tokens sent", "unique", "computed"), rows)
+
+
+def _cost_line(sections: Iterable[dict[str, Any]]) -> str:
+    """The items, seconds and tokens of all tasks."""
+    found = [
+        (timed(section), section["clocks"][CHALLENGE_2024], section["tokens"]["computed"], section["tokens"]["sent"])
+        for section in sections
+    ]
+    items, seconds, computed, sent = map(sum, zip(*found, strict=True)) if found else (0, 0.0, 0, 0)
+    rate = f" ({items / seconds:,.1f}/s)" if seconds else ""
+    return f"{items:,} items in {seconds:,.1f} s{rate}; {computed:,} tokens computed, {sent:,} without sharing"
+
+
+def _details(report: dict[str, Any]) -> list[str]:
+    """All that the tables do not say."""
+    lines = [
+        f"{name}: {line}"
+        for name, section in report["tasks"].items()
+        for line in task_lines(section, report.get("prompt_rate"))
+    ]
+    if measured := report.get("measured"):
+        lines += [measured_line(measured), *gpu_lines(measured)]
+        lines += [f"{name}: {line}" for name, each in measured.get("energy", {}).items() if (line := energy_line(each))]
     return lines
-
-
-def noise_lines(section: dict[str, Any]) -> list[str]:
-    """How many answers rounding may have turned, and the sample of its size that this rests on."""
-    noise = section["noise"] or {}
-    words = {"scores": ("scored token", "scored tokens"), "texts": ("row of a text", "rows of texts")}
-    samples = [
-        f"{found['compared']} {words[kind][found['compared'] != 1]} computed again alone moved by "
-        f"{found['rms']:.2g} nats (root mean square), at most {found['largest']:.2g}"
-        for kind, found in noise.items()
-        if found
-    ]
-    count = section["near_ties"]
-    if count is None:
-        return ["near-ties are not known: the noise of some answers was not measured"] if noise else []
-    return [f"{count} near-{'tie' if count == 1 else 'ties'}: {'; '.join(samples)}"] if samples else []
-
-
-def rows_line(section: dict[str, Any]) -> str:
-    """Which rows of the data set a task's items are, those that an interruption left out among them."""
-    asked = section["items"] + section.get("skipped", 0) + section.get("unanswered", 0)
-    rows = section["rows"]
-    share = f"all {rows:,} rows" if asked == rows else f"{asked:,} of {rows:,} rows, evenly spread,"
-    return f"{share} of the {section['split']} split" if section["split"] else share.removesuffix(",")
-
-
-def energy_line(energy: dict[str, float | None]) -> str:
-    """What a task's answers took, as far as it is known."""
-    return ", ".join(f"{digits(value)} {words}" for key, words in ENERGY.items() if (value := energy[key]))
-
-
-def gpu_lines(measured: dict[str, Any]) -> list[str]:
-    """A line for each GPU: what is known of it, and what slowed it down."""
-    lines = []
-    for gpu in measured.get("gpus", []):
-        said = [f"{gpu[key]:{digits}} {words}" for key, digits, words in GPU_WORDS if gpu[key] is not None]
-        said += [f"slowed down for {seconds:,.0f} s ({why})" for why, seconds in (gpu["throttled_s"] or {}).items()]
-        lines.append(f"GPU {gpu['id']} ({gpu['name']}): {', '.join(said) or 'nothing is known'}")
-    return lines
-
-
-def measured_line(measured: dict[str, Any]) -> str:
-    """Peaks of memory, and power, of what was known."""
-    several = len(measured.get("gpus", [])) > 1
-    memory = [
-        f"{'the fullest GPU' if several and counter.name == 'gpu_mib' else counter.holder} {peak:,.0f} {counter.unit}"
-        for counter in COUNTERS
-        if counter.holder and (measured["unified"] or not counter.if_unified)
-        if (peak := measured.get(f"peak_{counter.name}")) is not None
-    ]
-    line = f"highest memory in use: {', '.join(memory)}" if memory else "memory in use: not known"
-    if measured["joules"] is None:
-        return line
-    power = f"power {measured['mean_watts']:,.1f} W on average, {measured['peak_watts']:,.1f} W at most"
-    return f"{line}; {power}, {measured['joules']:,.0f} J in {measured['power_seconds']:,.0f} s"
-
-
-def protocol_lines(section: dict[str, Any]) -> list[str]:
-    """The 2023 challenge's figures, its clock and both accuracies, and what the rows lacked of its protocol."""
-    found = ((name, section["metrics"].get(name)) for name in ("acc", "acc_norm"))
-    scores = (f"{name} {value['value']:.4f} ± {value['stderr']:.4f}" for name, value in found if value)
-    return ["; ".join([*challenge_clocks(section, [CHALLENGE_2023]), *scores]), *section.get("lacking", [])]
-
-
-def challenge_clocks(section: dict[str, Any], names: Iterable[str] = tuple(CLOCKS)) -> list[str]:
-    """Seconds and seconds per item on the challenges' clocks.
-
-    Args:
-        section: of ``report.json``.
-        names: keys of ``CLOCKS``.
-    """
-    asked = section["items"] - section.get("without_record", 0)
-    return [
-        f"{clock.removesuffix(' without data')} clock, {CLOCKS[clock]}: {section['clocks'][clock]:.3f} s, "
-        f"{section['clocks'][clock] / max(1, asked):.4f} s an item"
-        for clock in names
-        if clock in section["clocks"]
-    ]
-
-
-def _accuracy(values: dict[str, float]) -> str:
-    return f"{values['accuracy']:.2%} ± {values['stderr']:.2%}"

@@ -9,11 +9,11 @@ import sys
 from datetime import datetime, timezone
 from typing import Any
 
-from orin_runner import __version__
 from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import Verdict
 from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.version import __version__
 from orin_runner.workers.replicas import Replicas
 from orin_runner.workers.supervisor import Supervisor
 

@@ -65,7 +65,7 @@ class RunProof:
             raise UserError(f"{self._path} is damaged: {verdict.detail}", REDO)
         if self._beside:
             self._check.start(niceness=BESIDE_NICENESS)
-            self._notes.note(f"proof: {verdict.proof.value}, until its data has been compared beside the run")
+            self._notes.detail(f"proof: {verdict.proof.value}, until its data has been compared beside the run")
         else:
             self._notes.note(verdict.line)
         return verdict

@@ -15,6 +15,7 @@ from orin_runner.cli.options import (
     Chat,
     Data,
     FewShot,
+    First,
     Json,
     Limit,
     MaxNewTokens,
@@ -24,20 +25,24 @@ from orin_runner.cli.options import (
     Template,
     TooLongRule,
     chosen_tasks,
+    complete_task,
     load_options,
 )
 from orin_runner.cli.questions import prepare_all
 from orin_runner.cli.tokenizer import NamedTokenizer, open_tokenizer
-from orin_runner.console import Notes, say, say_json
+from orin_runner.console import Notes, say, say_as_it_is, say_json
 from orin_runner.errors import UserError
 
 
 def show_command(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task, or a file of questions.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="A task, or a file of questions.", autocompletion=complete_task)
+    ],
     ids: Annotated[
         list[str] | None, typer.Option("--id", metavar="ID", help="Show this question; may be given several times.")
     ] = None,
     limit: Limit = None,
+    first: First = None,
     model: ModelFile = None,
     named_tokenizer: NamedTokenizer = None,
     data: Data = None,
@@ -50,12 +55,15 @@ def show_command(
     max_new_tokens: MaxNewTokens = None,
     too_long: TooLongRule = TooLong.TRUNCATE,
     as_json: Json = False,
+    *,
+    notes: Notes,
 ) -> None:
-    """Show questions word for word: prompt, choices, target, token counts. The first one, or --limit or --id."""
-    if ids and limit is not None:
-        raise UserError("--id and --limit both say which questions", "leave one of them out")
-    notes = Notes()
-    options = load_options(data, limit if ids or limit else 1, shots, scoring, chat=chat, protocol=protocol)
+    """Show questions word for word: prompt, choices, target, tokens. The first one, or --limit, --first or --id."""
+    for option, given in (("--limit", limit), ("--first", first)):
+        if ids and given is not None:
+            raise UserError(f"--id and {option} both say which questions", "leave one of them out")
+    limit = limit if ids or limit or first else "1"
+    options = load_options(data, limit, shots, scoring, chat=chat, protocol=protocol, first=first)
     options = replace(options, ids=tuple(ids or ()))
     chosen = chosen_tasks(notes, [task], data, template, fewshot)
     file = open_model(notes, model, allow_quantized=True)
@@ -75,7 +83,7 @@ def print_item(item: dict[str, Any]) -> None:
     say(f"=== {item['task']} {item['id']}, group {item['group']}: {item['n_tokens'] + item['truncated']:,} tokens{cut}")
     for prompt in item["prompts"] or [item["prompt"]]:
         for line in prompt.split("\n"):
-            say(line)
+            say_as_it_is(line)
         say("---")
     for label, choice, n in zip(item["labels"] or (), item["choices"] or (), item["choice_tokens"] or (), strict=True):
         say(f"choice {label}, {n} token{'' if n == 1 else 's'}: {choice!r}")

@@ -73,7 +73,7 @@ def _named(file: GGUFFile, named: str) -> Tokenizer:
     try:
         from convert.download import HUB_ID, TOKENIZER, download  # noqa: PLC0415 - most runs do without
         from convert.vocab.vocabulary import load_tokenizer  # noqa: PLC0415 - as above
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(f"--tokenizer needs transformers ({error})", "pip install 'orin-run[convert]'") from error
     folder = Path(named)
     if not folder.exists() and HUB_ID.fullmatch(named):

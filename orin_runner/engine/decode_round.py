@@ -163,6 +163,20 @@ class DecodeRound:
                 save_base(packer, self._executor, self._cache)
             self._submitted = _Submitted(len(batch.tokens), batch.n_outputs, finished)
 
+    def give_back(self, share: float) -> list[GreedyText]:
+        """Leave texts to others none of whose tokens is in a batch; ``share`` as ``Packer.give_back`` takes it."""
+        places: dict[int, list[int]] = {}
+        for path, owners in enumerate(self._owners):
+            for paths, _ in owners:
+                places.setdefault(id(paths), []).append(path)
+        within = np.zeros(len(self._owners) + 1, dtype=np.int64)
+        for own in places.values():
+            within[own[0] + 1] += 1
+            within[own[-1] + 1] -= 1
+        given = self._packer.give_back(share, np.cumsum(within[:-1]) > 0)
+        texts = {id(paths): paths.text for path in given for paths, _ in self._owners[path]}
+        return list(texts.values())
+
     def _room(self) -> int:
         """Cells that running texts are not expected to need."""
         expected = round(self._tokens_ended / self._n_ended) if self._n_ended else FIRST_GUESS

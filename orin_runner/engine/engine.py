@@ -65,9 +65,26 @@ class Engine:
         self.stats = RunStats()
         self._scores_measured = False
         self._text_noise = TextNoise(self._executors[0])
+        self._give_back: Callable[[float], list[int]] = _nothing
+
+    def give_back(self, share: float) -> list[int]:
+        """Leave requests of the run that goes on to others; to be called from its ``on_progress``.
+
+        Args:
+            share: about how much of what has not begun.
+
+        Returns:
+            Their indices; the run yields nothing for them. None where too little is left.
+        """
+        return self._give_back(share)
 
     def run(
-        self, requests: Sequence[Request], on_progress: OnProgress = no_progress, *, goes_on: bool = False
+        self,
+        requests: Sequence[Request],
+        on_progress: OnProgress = no_progress,
+        *,
+        goes_on: bool = False,
+        n_engines: int = 1,
     ) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request, in whatever order is fastest.
 
@@ -75,9 +92,10 @@ class Engine:
             requests: what is asked.
             on_progress: called before the first batch and behind the results of each.
             goes_on: these belong to the run before: what noise that has measured is not measured again.
+            n_engines: how many share the run. Each measures its part of the noise of scores.
 
         Yields:
-            (index of the request, its result), each exactly once.
+            (index of the request, its result), each exactly once, but for those that ``give_back`` has left to others.
 
         Raises:
             UserError: a request does not fit the context; nothing has been computed then.
@@ -112,7 +130,7 @@ class Engine:
             stats.clocks["plan"] = time.perf_counter() - started
             on_batch()
             if wanted.paths:
-                yield from self._score(prefill, wanted, scorer, on_batch)
+                yield from self._score(prefill, wanted, scorer, on_batch, n_engines)
             if texts:
                 yield from self._generate(texts, twins, tree, scorer, on_batch)
                 # Texts may share tokens with one another, and with other prompts.
@@ -120,7 +138,9 @@ class Engine:
             keep_stats()
             if self._cache is not None:
                 stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
+                stats.cacheable, self._cache.asked = self._cache.asked, 0
         finally:
+            self._give_back = _nothing
             for executor in self._executors:
                 executor.rest()
             scorer.close()
@@ -140,6 +160,7 @@ class Engine:
         wanted: WantedTokens,
         scorer: RowScorer,
         on_batch: Callable[[], None],
+        n_engines: int,
     ) -> Iterator[tuple[int, Result | Failed]]:
         """The results of score requests; afterwards their noise is measured, once a run."""
         before = time.perf_counter()
@@ -148,7 +169,9 @@ class Engine:
             self.stats.clocks["prefill"] = time.perf_counter() - before
             on_batch()
 
+        self._give_back = prefill.give_back
         yield from prefill.run(self._executors, self._budget, scorer, self._cache, on_prefill_batch)
+        self._give_back = _nothing
         self.stats.clocks["prefill"] = time.perf_counter() - before
         if self._scores_measured:
             return
@@ -159,6 +182,7 @@ class Engine:
             wanted,
             prefill.logprobs,
             n_unique=prefill.tree.n_unique,
+            n_engines=n_engines,
             most_rows=self._budget.n_outputs,
         )
         self.stats.clocks["check"] = time.perf_counter() - before
@@ -207,6 +231,7 @@ class Engine:
             on_batch()
 
         greedy = Greedy(self._executors, self._budget, noise, scorer, self._cache, on_decode_batch)
+        self._give_back = lambda share: [i for text in greedy.give_back(share) for i in twins[text.index]]
         for text in greedy.finish(texts, tree):
             n = len(text.computed()) - len(text.request.prompt)
             stats.unique += n
@@ -215,6 +240,11 @@ class Engine:
         keep_noise()
         stats.settled, stats.settle_s = greedy.settled, greedy.settle_s
         stats.clocks["decode"] = time.perf_counter() - before
+
+
+def _nothing(_share: float) -> list[int]:
+    """There is nothing to give back."""
+    return []
 
 
 def _distinct(prefill: Prefill, wanted: WantedTokens, texts: Sequence[Tokens]) -> int:

@@ -56,6 +56,8 @@ class Greedy:
     ) -> None:
         self._executors, self._budget, self._noise = executors, budget, noise
         self._scorer, self._cache, self._on_batch = scorer, cache, on_batch
+        self._lanes: list[DecodeRound] = []
+        self._others: list[GreedyText] = []  # wait for the end of the first round
         self.settled = 0
         self.settle_s = 0.0
 
@@ -80,6 +82,12 @@ class Greedy:
             self._on_batch()
             waiting = left_out
 
+    def give_back(self, share: float) -> list[GreedyText]:
+        """Leave texts to others that have not begun, about ``share`` of them; called between batches."""
+        kept = len(self._others) - round(share * len(self._others))
+        given, self._others = self._others[kept:], self._others[:kept]
+        return [*given, *(text for lane in self._lanes for text in lane.give_back(share))]
+
     def _first_round(
         self, texts: Sequence[GreedyText], tree: TokenTree
     ) -> Generator[GreedyText, None, list[GreedyText]]:
@@ -88,10 +96,10 @@ class Greedy:
         Returns:
             The texts that are not finished.
         """
-        some, others = self._side_by_side(texts, tree)
+        some, self._others = self._side_by_side(texts, tree)
         kept = RoundRows(KeptRows(), KeptRows())
         waiting: list[GreedyText] = []
-        ended = list(self._round(some, waiting, kept, None if others else tree))
+        ended = list(self._round(some, waiting, kept, None if self._others else tree))
         before = time.perf_counter()
         n = n_text_rows(len(some))
         self._noise.measure([*kept.prompts.spread(n), *kept.steps.spread(n)])
@@ -99,7 +107,8 @@ class Greedy:
         for text in [*ended, *waiting]:
             text.open_below(self._noise.near_tie)
         unsure = [text for text in [*ended, *waiting] if text.open]
-        waiting = [text for text in waiting if not text.open] + others
+        waiting = [text for text in waiting if not text.open] + self._others
+        self._others = []
         yield from (text for text in ended if not text.open)
         yield from self._settle(unsure, waiting)
         self._on_batch()
@@ -157,7 +166,7 @@ class Greedy:
             kept: receives rows to measure the noise on.
             tree: of all their paths, if it is at hand.
         """
-        lanes = self._lanes(texts, kept, tree)
+        lanes = self._lanes = self._divided(texts, kept, tree)
         for lane in lanes:
             lane.submit()
         while any(lane.busy for lane in lanes):
@@ -169,10 +178,13 @@ class Greedy:
                     self._on_batch()
         for executor in self._executors:
             executor.backend.clear()
+        self._lanes = []
         for lane in lanes:
             left_out += lane.left_out
 
-    def _lanes(self, texts: Sequence[GreedyText], kept: RoundRows | None, tree: TokenTree | None) -> list[DecodeRound]:
+    def _divided(
+        self, texts: Sequence[GreedyText], kept: RoundRows | None, tree: TokenTree | None
+    ) -> list[DecodeRound]:
         """The texts and their paths, on one context or, where the tree can be divided, on several."""
         start = [len(text.request.prompt) + len(text.tokens) for text in texts]
         ahead = [text.ahead() for text in texts]

@@ -13,6 +13,7 @@ That is a sample. A **near-tie** is what several times as much can turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,7 +95,9 @@ class TextNoise:
             self._differences.append(largest_difference(row, canonical))
 
 
-def score_noise(executor: Executor, wanted: WantedTokens, logprobs: Float64, *, n_unique: int, most_rows: int) -> Noise:
+def score_noise(
+    executor: Executor, wanted: WantedTokens, logprobs: Float64, *, n_unique: int, most_rows: int, n_engines: int = 1
+) -> Noise:
     """Compute the wanted tokens of some paths again, each path alone, and compare.
 
     Args:
@@ -103,8 +106,13 @@ def score_noise(executor: Executor, wanted: WantedTokens, logprobs: Float64, *, 
         logprobs: float64 ``[k]``, the log-probability of each wanted token, in nats.
         n_unique: unique tokens of the run.
         most_rows: of logits that a decode call may have. Of a path that wants more the last ones are compared.
+        n_engines: how many measure their part of it.
     """
-    paths = paths_to_check(np.array([len(path) for path in wanted.paths]), n_unique)
+    known = np.ones(len(wanted.paths), dtype=bool)
+    known[wanted.path[np.isnan(logprobs)]] = False  # left to another engine, or not finite
+    ours = np.flatnonzero(known)
+    lengths = np.array([len(wanted.paths[path]) for path in ours.tolist()], dtype=np.int64)
+    paths = ours[paths_to_check(lengths, n_unique, n_engines)].tolist()
     paths.sort(key=lambda path: wanted.paths[path].tobytes())
     tokens = [wanted.paths[path] for path in paths]
     first = [max(wanted.first_row(path), len(wanted.paths[path]) - most_rows) for path in paths]
@@ -128,20 +136,23 @@ def _noise(differences: Sequence[float], near_tie: float) -> Noise:
     return Noise(len(found), float(np.sqrt((found**2).mean())), float(found.max()), near_tie)
 
 
-def paths_to_check(lengths: Int64, n_unique: int) -> list[int]:
+def paths_to_check(lengths: Int64, n_unique: int, n_engines: int = 1) -> list[int]:
     """Which of a run's paths to compute again: evenly spread, as many as the allowance pays for.
+
+    Several engines share a run's allowance, so that all together compute no more again than one would.
 
     Args:
         lengths: int64 ``[n]``, tokens of each path.
-        n_unique: unique tokens of the run.
+        n_unique: unique tokens of the run, or of the part of it that these paths are.
+        n_engines: how many there are.
     """
-    spread = middles(len(lengths), SCORE_PATHS).tolist()
+    spread = middles(len(lengths), math.ceil(SCORE_PATHS / n_engines)).tolist()
     picked: list[int] = []
     cost = 0
     # Every other one first: the allowance may end the list early.
     for i in [*spread[::2], *spread[1::2]]:
         cost += int(lengths[i])
-        if len(picked) >= SCORE_PATHS_AT_LEAST and cost > SCORE_SHARE * n_unique:
+        if len(picked) * n_engines >= SCORE_PATHS_AT_LEAST and cost > SCORE_SHARE * n_unique:
             break
         picked.append(i)
     return picked

@@ -53,11 +53,35 @@ class Prefill:
         self._logprobs = np.full(len(row_of), np.nan)
         self._best = np.full(len(row_of), -1, dtype=np.int64)
         self._facts = RowFacts(len(self._rows.outputs), leads=False)
+        self._lanes: list[_Lane] = []
 
     @property
     def tree(self) -> TokenTree:
         """The prefix tree of the paths."""
         return self._rows.tree
+
+    def give_back(self, share: float) -> list[int]:
+        """Leave requests to others that no batch has begun; called between batches.
+
+        Args:
+            share: of the tokens that no batch has.
+
+        Returns:
+            Their indices; nothing is yielded for them.
+        """
+        asking, first, last = self._wanted.spans(self.tree.index)
+        within = np.zeros(len(self.tree.paths) + 1, dtype=np.int64)
+        np.add.at(within, first + 1, 1)
+        np.add.at(within, last + 1, -1)
+        barred = np.append(np.cumsum(within[:-1]) > 0, False)
+        given: list[int] = []
+        for lane in self._lanes:
+            at, n = lane.first_path, lane.n_paths
+            if barred[at + lane.packer.end]:
+                continue  # a request lies on both sides of this lane's end
+            paths = lane.packer.give_back(share, barred[at : at + n])
+            given += asking[(first >= at + paths.start) & (first < at + paths.stop)].tolist()
+        return given
 
     @property
     def logprobs(self) -> Float64:
@@ -85,10 +109,10 @@ class Prefill:
         Yields:
             (index of the request, its result) as soon as the last of its wanted tokens is answered.
         """
-        lanes = self._lanes(executors, budget, with_bases=cache is not None)
+        self._lanes = self._divided(executors, budget, with_bases=cache is not None)
         scoring: deque[_Scoring] = deque()
-        while lanes:
-            for lane in lanes:
+        while self._lanes:
+            for lane in self._lanes:
                 batch = lane.fill(budget, cache)
                 finished = lane.running
                 rows = None if finished is None else self._read(lane.executor, finished, scorer, budget)
@@ -98,12 +122,12 @@ class Prefill:
                 while len(scoring) > MOST_SCORING:
                     yield from self._collect(scorer, scoring.popleft())
                     on_batch()
-            lanes = [lane for lane in lanes if lane.running is not None]
+            self._lanes = [lane for lane in self._lanes if lane.running is not None]
         while scoring:
             yield from self._collect(scorer, scoring.popleft())
             on_batch()
 
-    def _lanes(self, executors: Sequence[Executor], budget: Budget, *, with_bases: bool) -> list[_Lane]:
+    def _divided(self, executors: Sequence[Executor], budget: Budget, *, with_bases: bool) -> list[_Lane]:
         """One lane per executor that has something to do."""
         parts = self._rows.divide(len(executors), window=executors[0].backend.n_swa, with_bases=with_bases)
         lanes = []
@@ -111,7 +135,7 @@ class Prefill:
             executor.backend.clear()
             cells = KVCells(budget.n_cells, budget.n_seq, part.tree.n_unique)
             packer = Packer(part.tree, part.outputs, budget, cells, bases=part.bases)
-            lanes.append(_Lane(executor, packer, part.first_row))
+            lanes.append(_Lane(executor, packer, part.first_path, len(part.tree.paths), part.first_row))
         return lanes
 
     def _read(self, executor: Executor, batch: _Submitted, scorer: RowScorer, budget: Budget) -> Row:
@@ -166,12 +190,15 @@ class _Lane:
     """A context and the part of the tree it computes.
 
     Attributes:
+        first_path, n_paths: of the whole tree, those of the part.
         next_row: row of the run that the next output is.
         running: the batch on the device.
     """
 
     executor: Executor
     packer: Packer
+    first_path: int
+    n_paths: int
     next_row: int
     running: _Submitted | None = None
 

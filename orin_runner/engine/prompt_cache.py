@@ -51,15 +51,18 @@ class PromptCache:
 
     Attributes:
         restored_tokens, saved_states, refused_files: what happened so far.
+        asked: calls of ``load`` and ``save``.
     """
 
     def __init__(self, options: PromptCacheOptions, on_note: Callable[[str], None] = lambda _: None) -> None:
         self._options = options
         self._on_note = on_note
         self._writable = True
+        self._said_too_large = False
         self.restored_tokens = 0
         self.saved_states = 0
         self.refused_files = 0
+        self.asked = 0
         try:
             make_folder(options.directory)
             if not os.access(options.directory, os.W_OK | os.X_OK):
@@ -75,6 +78,7 @@ class PromptCache:
 
     def load(self, tokens: Tokens) -> bytes | None:
         """The state after ``tokens``, or None where there is none that checks out."""
+        self.asked += 1
         path, key = self._path(tokens)
         try:
             if not path.is_file():  # reading a pipe would never end
@@ -97,7 +101,11 @@ class PromptCache:
 
     def save(self, tokens: Tokens, payload: bytes) -> None:
         """Keep the state after ``tokens``; where that fails the run goes on without saving."""
-        if not self._writable or len(payload) > self._options.max_bytes:
+        self.asked += 1
+        if not self._writable:
+            return
+        if len(payload) > self._options.max_bytes:
+            self._say_too_large(len(payload))
             return
         path, key = self._path(tokens)
         header = {"key": key, "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
@@ -119,6 +127,12 @@ class PromptCache:
         self._writable = False
         why = "the disk is full" if error.errno == errno.ENOSPC else os_error_line(error)
         self._on_note(f"the prompt cache in {self._options.directory} takes no more states, the run goes on: {why}")
+
+    def _say_too_large(self, n_bytes: int) -> None:
+        if not self._said_too_large:
+            self._said_too_large = True
+            bound = f"the {self._options.max_bytes:,} bytes that the prompt cache may have"
+            self._on_note(f"a shared prefix of {n_bytes:,} bytes is not kept: it is larger than {bound}")
 
     def _make_room(self, n_bytes: int) -> None:
         files = []

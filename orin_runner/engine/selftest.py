@@ -2,10 +2,11 @@
 
 The requests are random tokens, so this needs no data: prefixes that branch early and late, wide fans, prompts beyond
 the sliding window where the model has one. Rounding is measured, not assumed: the same prompts backwards, which share
-no beginnings, are computed all together and each alone as well. They fill batches as the tree does, and batches of
-another size are computed by other kernels. The tree may differ by a few times as much. A lost or mixed-up prefix moves
-log-probabilities by their spread, tens of times that; so what differs by a good part of the spread is no rounding,
-whatever was measured.
+no beginnings, are computed all together and each alone as well. Where they are few, the same tokens in other orders
+are, too: the largest of a handful of differences says little of how large they get. They fill batches as the tree does,
+and batches of another size are computed by other kernels. The tree may differ by a few times as much. A lost or
+mixed-up prefix moves log-probabilities by their spread, tens of times that; so what differs by a good part of the
+spread is no rounding, whatever was measured.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MOST_OF_SPREAD = 0.25
 """... but never by more than this share of the spread."""
 LEAST_ROUNDING = 1e-3
 """Rounding below this is taken as this; a lost prefix costs far more."""
+LEAST_STRANGERS = 24
+"""Unrelated sequences that rounding is measured on, or more."""
 N_CHOICES = 16
 
 
@@ -96,15 +99,15 @@ def compare(
         window: named in the result.
         on_done: called with the number of requests compared.
     """
-    backwards = [ScoreRequest(request.prompt[::-1].copy(), request.continuations) for request in requests]
-    strangers, together = _answers(runner, backwards), _answers(runner, requests)
+    others = strangers(requests)
+    of_strangers, together = _answers(runner, others), _answers(runner, requests)
     tree = runner.stats
     difference = rounding = 0.0
+    for i, stranger in enumerate(others):
+        apart = _largest(of_strangers[i], _answers(runner, [stranger])[0])
+        rounding = max(rounding, apart, runner.stats.score_noise.near_tie)
     spreads = []
-    for i, (request, stranger) in enumerate(zip(requests, backwards, strict=True)):
-        rounding = max(
-            rounding, _largest(strangers[i], _answers(runner, [stranger])[0]), runner.stats.score_noise.near_tie
-        )
+    for i, request in enumerate(requests):
         alone = _answers(runner, [request])[0]
         difference = max(difference, _largest(together[i], alone))
         spreads.append(np.concatenate(alone.logprobs).std())
@@ -119,6 +122,16 @@ def compare(
         rounding=rounding,
         spread=float(np.median(spreads)),
     )
+
+
+def strangers(requests: Sequence[ScoreRequest]) -> list[ScoreRequest]:
+    """The requests backwards, then in other orders of their tokens until there are ``LEAST_STRANGERS``."""
+    found = [ScoreRequest(request.prompt[::-1].copy(), request.continuations) for request in requests]
+    rng = np.random.default_rng(len(requests))
+    while len(found) < LEAST_STRANGERS:
+        request = requests[len(found) % len(requests)]
+        found.append(ScoreRequest(rng.permutation(request.prompt), request.continuations))
+    return found
 
 
 def _largest(one: Scored, other: Scored) -> float:

@@ -31,36 +31,50 @@ class WantedTokens:
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self.paths: list[Tokens] = []
-        self.sent = 0
         self._requests = requests
-        path: list[Int64] = []
-        position: list[Int64] = []
-        token: list[Int64] = []
+        path: list[int] = []
+        wanted: list[Tokens] = []
         counts = np.zeros(len(requests), dtype=np.int64)
         for i, request in enumerate(requests):
             if not isinstance(request, ScoreRequest):
                 continue
-            prompt = request.prompt
             known: dict[bytes, int] = {}
             for continuation, n in zip(request.continuations, request.n_scored, strict=True):
-                suffix, wanted = continuation[:-1], continuation[-n:]
+                suffix = continuation[:-1]
                 key = suffix.tobytes()
                 if key not in known:
                     known[key] = len(self.paths)
-                    self.paths.append(np.concatenate([prompt, suffix]) if len(suffix) else prompt)
-                    self.sent += len(self.paths[-1])
-                end = len(self.paths[known[key]])
-                path.append(np.full(n, known[key], dtype=np.int64))
-                position.append(np.arange(end - n, end, dtype=np.int64))
-                token.append(wanted.astype(np.int64))
-                counts[i] += n
-        empty = [np.empty(0, dtype=np.int64)]
-        self.path = np.concatenate(path or empty)
-        self.position = np.concatenate(position or empty)
-        self.token = np.concatenate(token or empty)
+                    self.paths.append(np.concatenate([request.prompt, suffix]) if key else request.prompt)
+                path.append(known[key])
+                wanted.append(continuation[-n:])
+            counts[i] = sum(request.n_scored)
+        # One array of all, not one a continuation: of those there may be a hundred thousand.
+        lengths = np.array([len(each) for each in self.paths], dtype=np.int64)
+        self.sent = int(lengths.sum())
+        of_continuation = np.array(path, dtype=np.int64)
+        n_wanted = np.array([len(tokens) for tokens in wanted], dtype=np.int64)
+        ends = np.cumsum(n_wanted)
+        self.path = np.repeat(of_continuation, n_wanted)
+        self.position = np.arange(len(self.path)) + np.repeat(lengths[of_continuation] - ends, n_wanted)
+        self.token = np.concatenate([np.empty(0, np.int32), *wanted]).astype(np.int64)
         self._request = np.repeat(np.arange(len(requests)), counts)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._open = counts
+
+    def spans(self, place: Int64) -> tuple[Int64, Int64, Int64]:
+        """Where the paths of each request that wants something lie in an order of all paths.
+
+        Args:
+            place: int64 ``[len(paths)]``, of each path.
+
+        Returns:
+            int64 ``[n]`` each: the request, the first and the last of its places.
+        """
+        asking = np.flatnonzero(np.diff(self._starts))
+        if not len(asking):
+            return asking, asking, asking
+        places, starts = place[self.path], self._starts[asking]
+        return asking, np.minimum.reduceat(places, starts), np.maximum.reduceat(places, starts)
 
     def of_path(self, path: int) -> Int64:
         """The wanted tokens of ``path``, int64 indices."""

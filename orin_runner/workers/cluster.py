@@ -142,6 +142,9 @@ class RemoteProcess:
         with suppress(OSError), socket.socket(fileno=os.dup(self._pipe.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
 
+    def dismiss(self) -> None:
+        """Nothing to do: ``close`` does not wait."""
+
     def close(self, patience_s: float) -> None:  # noqa: ARG002 - see below
         """End it. It holds nothing that would be missed, so it is given no time."""
         self._cluster.kill(self._number)

@@ -3,7 +3,8 @@
 The parent sends a ``Job``. The worker plans (``Planned``), loads (``Loading``, ``Loaded``) and waits. Before the job is
 known the parent may send an ``Opening``: the worker then loads the weights while it waits for it. Then the parent sends
 ``Questions``, which are answered by ``Answers`` and at last ``Done``, or ``MeasurePromptRate``, which is answered by a
-``PromptRate``. A ``Note`` may come at any time, ``Refused`` or ``LastWords`` instead of anything else.
+``PromptRate``. It may send a ``GiveBack`` at any time after ``Questions``; the answer is ``GivenBack``. A ``Note`` may
+come at any time, ``Refused`` or ``LastWords`` instead of anything else.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from orin_runner.model.llama_library import Device
 from orin_runner.requests import Failed, Request, Result, context_tokens
 from orin_runner.runner import Progress, RunStats
 from orin_runner.workers.death import LastWords
+from orin_runner.workers.packed_requests import PackedRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Requests to answer; ``goes_on`` as ``Engine.run`` takes it."""
+    """Requests to answer; the rest as ``Engine.run`` takes it."""
 
-    requests: Sequence[Request]
+    requests: PackedRequests
     goes_on: bool = False
+    n_engines: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,20 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Asks a worker for questions that it has not begun, about ``share`` of what these have to compute."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The requests that a worker will not answer, by index in the request list; none where it has too few left."""
+
+    requests: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MeasurePromptRate:
     """Asks a worker for its ``PromptRate``."""
 
@@ -163,7 +180,7 @@ class Refused:
     """A mistake of the user, to be shown as such."""
 
     message: str
-    hint: str | None
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +190,5 @@ class Note:
     text: str
 
 
-FromWorker = Planned | Loading | Loaded | Answers | Done | PromptRate | Note | Refused | LastWords
-ToWorker = Questions | MeasurePromptRate
+FromWorker = Planned | Loading | Loaded | Answers | GivenBack | Done | PromptRate | Note | Refused | LastWords
+ToWorker = Questions | GiveBack | MeasurePromptRate

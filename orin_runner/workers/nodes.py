@@ -63,7 +63,7 @@ def look(connection: Connection, asked: Look) -> None:
     except UserError as error:
         connection.send(Refused(error.message, error.hint))
     except OSError as error:
-        connection.send(Refused(os_error_line(error), None))
+        connection.send(Refused(os_error_line(error), "the model's file must be at the same path there"))
 
 
 def boot_id() -> str:
@@ -134,7 +134,7 @@ def checked(name: str, answer: Found | Refused | str, model: Path, digest: str) 
     if isinstance(answer, str):
         raise UserError(f"{name}: {answer}", "ray status says how the nodes are")
     if isinstance(answer, Refused):
-        raise UserError(f"{name}: {answer.message}", answer.hint or "the model's file must be at the same path there")
+        raise UserError(f"{name}: {answer.message}", answer.hint)
     if answer.digest != digest:
         raise UserError(
             f"{name}: {model} is another file than here", "copy it there with its time of change: rsync -a, cp -p"

@@ -51,6 +51,7 @@ class Process(Protocol):
     def output(self) -> str: ...
     def death(self, said: str | None, patience_s: float) -> Death: ...
     def kill(self) -> None: ...
+    def dismiss(self) -> None: ...
     def close(self, patience_s: float) -> None: ...
 
 
@@ -111,6 +112,10 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+
+    def dismiss(self) -> None:
+        """Close the pipe, so that it ends of itself."""
+        self.connection.close()
 
     def close(self, patience_s: float) -> None:
         """Close the pipe, and end it if it has not ended of itself after ``patience_s`` seconds."""

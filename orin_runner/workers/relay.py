@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import metadata
 
-from orin_runner import __version__
+from orin_runner.version import __version__
 from orin_runner.workers.cluster_messages import Ended, Start
 from orin_runner.workers.process import WorkerProcess
 

@@ -1,8 +1,8 @@
 """A run on several workers at once, each with the whole model.
 
-Each replica has a ``Supervisor`` of its own, in a thread of its own, and is handed piece after piece of the run
-(``Shares``): stretches of the prefix tree, so that what is shared is computed by one of them. One whose workers keep
-dying leaves what it has not answered to the others.
+Each replica has a ``Supervisor`` of its own, in a thread of its own, and is handed a stretch of the prefix tree, so
+that what is shared is computed by one of them. One that has come to its end takes over half of what another has not
+begun (``Shares``). One whose workers keep dying leaves what it has not answered to the others.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.errors import UserError
 from orin_runner.machine.memory_plan import MemoryPlan
-from orin_runner.requests import Failed, GenerateRequest, Request, Result, context_tokens, flaw
+from orin_runner.requests import Failed, GenerateRequest, Request, Result, context_tokens, flaws
 from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
 from orin_runner.workers.messages import Job, Loaded
 from orin_runner.workers.supervisor import DoesNotFitError, Supervisor
 from orin_runner.workers.verdict import WorkerDiedError
+
+HANDED_ON = 0.5
+"""Share of what a replica has not begun that one takes over which has nothing left."""
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +92,7 @@ class Replicas:
     def __init__(self, replicas: Sequence[Replica], on_note: Callable[[str], None]) -> None:
         self.replicas = list(replicas)
         self._on_note = on_note
-        self._shares = Shares(Work([]), len(self.replicas))
+        self._shares = Shares(Work([]), len(self.replicas), lambda _: None)
         self._threads: list[threading.Thread] = []
         self.stats = RunStats()
 
@@ -169,10 +172,16 @@ class Replicas:
                 )
                 replica.supervisor.close()
 
+    def dismiss(self) -> None:
+        """Let all workers end, for nothing more is asked; ``close`` waits for them."""
+        for replica in self.replicas:
+            replica.supervisor.dismiss()
+
     def close(self) -> None:
         """End all workers; at once where a run has not come to its end."""
         if any(thread.is_alive() for thread in self._threads):
             self.kill()
+        self.dismiss()
         for replica in self.replicas:
             replica.supervisor.close()
 
@@ -200,16 +209,16 @@ class Replicas:
         self.stats = RunStats()
         said: queue.SimpleQueue[tuple[int, _Answer | _Cost | BaseException | None]] = queue.SimpleQueue()
         began, n_vocab = time.perf_counter(), self.loaded.n_vocab
-        flawed = {i: why for i, request in enumerate(requests) if (why := flaw(request, n_vocab)) is not None}
+        flawed = flaws(requests, n_vocab)
         yield from ((i, Failed(why)) for i, why in flawed.items())
         sound = [i for i in range(len(requests)) if i not in flawed]
         answerable = [requests[i] for i in sound]
         active = [replica for replica in self.replicas if not replica.lost]
-        self._shares = Shares(Work(answerable), len(active))
+        self._shares = Shares(Work(answerable), len(active), lambda k: active[k].supervisor.ask_back(HANDED_ON))
         self._threads = []
         for k, replica in enumerate(active):
             replica.begin()
-            arguments = (k, replica.supervisor, self._shares, answerable, said.put)
+            arguments = (k, replica.supervisor, self._shares, answerable, len(active), said.put)
             self._threads.append(threading.Thread(target=_work, args=arguments, daemon=True))
         n_left, at_work, lost = len(sound), len(active), []
         try:
@@ -318,6 +327,7 @@ def _work(
     supervisor: Supervisor,
     shares: Shares,
     requests: Sequence[Request],
+    n_replicas: int,
     say: Callable[[tuple[int, _Answer | _Cost | BaseException | None]], None],
 ) -> None:
     """Answer piece after piece, and say what comes; at last None, or the error that it ended with."""
@@ -326,17 +336,27 @@ def _work(
         leaves = False
         while not leaves and (piece := shares.take(replica)):
             left = dict.fromkeys(piece)
+
+            def give(indices: list[int], piece: list[int] = piece, left: dict[int, None] = left) -> None:
+                given = [piece[i] for i in indices]
+                for i in given:
+                    del left[i]
+                shares.given(replica, given)
+
             try:
                 for i, result in supervisor.run(
                     [requests[j] for j in piece],
                     lambda progress: say((replica, _Cost(progress, supervisor.stats))),
                     goes_on=goes_on,
+                    n_engines=n_replicas,
+                    on_given=give,
                 ):
                     if isinstance(result, Failed) and context_tokens(requests[piece[i]]) > supervisor.max_context:
                         leaves = leaves or shares.leave()
                         if leaves:  # another has room for it
                             continue
                     del left[piece[i]]
+                    shares.answered(replica, piece[i])
                     say((replica, _Answer(piece[i], result)))
             finally:
                 say((replica, _Cost(None, supervisor.stats)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,7 @@ from types import TracebackType
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.errors import RunError, UserError
 from orin_runner.machine.memory_plan import MemoryPlan
-from orin_runner.requests import Failed, Request, Result, context_tokens, flaw
+from orin_runner.requests import Failed, Request, Result, context_tokens, flaws
 from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
 from orin_runner.workers import worker
 from orin_runner.workers.costs import Costs
@@ -25,6 +26,8 @@ from orin_runner.workers.messages import (
     Answers,
     Done,
     FromWorker,
+    GiveBack,
+    GivenBack,
     Job,
     Loaded,
     Loading,
@@ -35,6 +38,7 @@ from orin_runner.workers.messages import (
     Questions,
     Refused,
 )
+from orin_runner.workers.packed_requests import pack
 from orin_runner.workers.process import DEBUG, Function, Process, WorkerProcess
 from orin_runner.workers.verdict import MAX_DEATHS_WITHOUT_PROGRESS, Verdict, Verdicts, WorkerDiedError, died_in_vain
 
@@ -84,6 +88,7 @@ class Supervisor:
         self._on_loading = on_loading
         self._serve, self._spawn = serve, spawn
         self._process: Process | None = None
+        self._sending = threading.Lock()  # ``ask_back`` is called from other threads
         self._said: str | None = None  # by the worker, of its end
         self._owed = False  # the worker has more to say about requests it was sent
         self._killed = False
@@ -182,6 +187,11 @@ class Supervisor:
         if process is not None:
             process.kill()
 
+    def dismiss(self) -> None:
+        """Let the worker end, for nothing more is asked; ``close`` waits for it. A model takes a second to be freed."""
+        if self._process is not None:
+            self._process.dismiss()
+
     def close(self) -> None:
         """End the worker."""
         if self._process is not None:
@@ -199,7 +209,13 @@ class Supervisor:
         self.close()
 
     def run(
-        self, requests: Sequence[Request], on_progress: OnProgress = no_progress, *, goes_on: bool = False
+        self,
+        requests: Sequence[Request],
+        on_progress: OnProgress = no_progress,
+        *,
+        goes_on: bool = False,
+        n_engines: int = 1,
+        on_given: Callable[[list[int]], None] = lambda _: None,
     ) -> Iterator[tuple[int, Result | Failed]]:
         """Answer every request exactly once, whatever happens to the workers.
 
@@ -210,18 +226,18 @@ class Supervisor:
         Args:
             requests: what is asked.
             on_progress: called after each decode call.
-            goes_on: as ``Engine.run`` takes it.
+            goes_on, n_engines: as ``Engine.run`` takes them.
+            on_given: called with the requests that will not be answered, for each ``ask_back``; with none where the
+                worker that was asked has died, or has been asked too late.
 
         Raises:
             WorkerDiedError: workers keep dying without answering anything, or nothing at all fits any more.
         """
         self.stats = RunStats()
         open_requests = dict(enumerate(requests))
-        for i, request in enumerate(requests):
-            flawed = flaw(request, self.loaded.n_vocab)
-            if flawed is not None:
-                del open_requests[i]
-                yield i, Failed(flawed)
+        for i, why in flaws(requests, self.loaded.n_vocab).items():
+            del open_requests[i]
+            yield i, Failed(why)
         if self.max_context < self._most:
             yield from self._too_long(open_requests)
         costs, verdicts = Costs(), Verdicts()
@@ -234,9 +250,11 @@ class Supervisor:
                     self._start_again(len(requests) - n_open, len(requests))
                     yield from self._too_long(open_requests)
                 part = [i for i in part if i in open_requests]
-                yield from self._ask(part, open_requests, costs, on_progress, goes_on=goes_on)
+                questions = Questions(pack([open_requests[i] for i in part]), goes_on, n_engines)
+                yield from self._ask(part, questions, open_requests, costs, on_progress, on_given)
             except (_WorkerLostError, BrokenPipeError):
                 death = self._buried()
+                on_given([])
                 left = [i for i in part if i in open_requests]
                 when = f"with {len(open_requests)} of {len(requests)} requests unanswered"
                 verdict = verdicts.on(death, len(left), when, progress=len(open_requests) < n_open)
@@ -282,19 +300,20 @@ class Supervisor:
     def _ask(
         self,
         part: Sequence[int],
+        questions: Questions,
         open_requests: dict[int, Request],
         costs: Costs,
         on_progress: OnProgress,
-        *,
-        goes_on: bool,
+        on_given: Callable[[list[int]], None],
     ) -> Iterator[tuple[int, Result | Failed]]:
-        """Send the requests of ``part`` to the worker; takes out those that it answers."""
+        """Send the requests of ``part`` to the worker; takes out those that it answers or gives back."""
         if not part:
             return
         assert self._process is not None
         if self._owed:  # the last run was not read to its end
             next(message for message in self._messages() if isinstance(message, Done))
-        self._process.connection.send(Questions([open_requests[i] for i in part], goes_on))
+        with self._sending:
+            self._process.connection.send(questions)
         self._owed = True
         for message in self._messages():
             if isinstance(message, Answers):
@@ -305,11 +324,27 @@ class Supervisor:
                     progress = costs.update(message.progress, part)
                     self.stats = costs.into(message.stats)
                     on_progress(progress)
+            elif isinstance(message, GivenBack):
+                given = [part[k] for k in message.requests]
+                for i in given:
+                    del open_requests[i]
+                on_given(given)
             elif isinstance(message, Done):
                 self._owed = False
                 costs.update(Progress(message.stats.computed, message.stats.unique, message.stats.sent), part)
                 self.stats = costs.into(message.stats)
                 break
+
+    def ask_back(self, share: float) -> None:
+        """Ask the worker for requests of the run that goes on; from any thread. ``run``'s ``on_given`` has the answer.
+
+        Args:
+            share: about how much of what it has not begun.
+        """
+        process = self._process
+        if process is not None:
+            with self._sending, suppress(OSError):  # what has become of it is found by ``run``
+                process.connection.send(GiveBack(share))
 
     def prompt_rate(self) -> PromptRate | None:
         """The rate of plain prompt processing on the context that computed the run; None if the worker has died.

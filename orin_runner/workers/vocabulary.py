@@ -141,8 +141,8 @@ def _serve(connection: Connection, path: Path) -> None:
 
     try:
         vocabulary = Vocabulary(path)
-    except UserError as error:
-        connection.send(LastWords(error.message))
+    except ValueError as error:
+        connection.send(LastWords(str(error)))
         return
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         while True:

@@ -33,6 +33,8 @@ from orin_runner.runner import Progress
 from orin_runner.workers.messages import (
     Answers,
     Done,
+    GiveBack,
+    GivenBack,
     Job,
     Loaded,
     Loading,
@@ -44,6 +46,7 @@ from orin_runner.workers.messages import (
     Refused,
     ToWorker,
 )
+from orin_runner.workers.packed_requests import unpack
 
 SWITCH_S = 1e-4
 """How long a thread may keep Python's lock from one that asks for it (Python's own: 5 ms). The thread that feeds the
@@ -67,7 +70,7 @@ def serve(connection: Connection, first: Job | Opening) -> None:
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise
-        connection.send(Refused(os_error_line(error), None))
+        connection.send(Refused(os_error_line(error), "see that the file is there and may be read"))
 
 
 def _serve(connection: Connection, first: Job | Opening) -> None:
@@ -121,12 +124,15 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
             draft=job.draft,
             cache=_prompt_cache(connection, job, plan, file),
         )
+        later: list[ToWorker] = []
         while True:
             if isinstance(asked, MeasurePromptRate):
                 connection.send(prompt_rate(contexts[0], min(plan.settings.n_batch, plan.settings.n_cells)))
+            elif isinstance(asked, GiveBack):  # it has come too late
+                connection.send(GivenBack(()))
             else:
-                answer(connection, engine, asked)
-            asked = connection.recv()
+                later += answer(connection, engine, asked)
+            asked = later.pop(0) if later else connection.recv()
 
 
 def _load(
@@ -172,18 +178,32 @@ def _prompt_cache(connection: Connection, job: Job, plan: MemoryPlan, file: GGUF
     return PromptCache(replace(job.prompt_cache, identity="\n".join(parts)), lambda text: connection.send(Note(text)))
 
 
-def answer(connection: Connection, engine: Engine, questions: Questions) -> None:
-    """Run ``questions`` and send what comes: the results of each batch with how far the run is then."""
+def answer(connection: Connection, engine: Engine, questions: Questions) -> list[ToWorker]:
+    """Run ``questions`` and send what comes: the results of each batch with how far the run is then.
+
+    Returns:
+        What has been asked meanwhile and is to be answered behind it.
+    """
     results: list[tuple[int, Result | Failed]] = []
+    later: list[ToWorker] = []
 
     def send(progress: Progress | None) -> None:
         connection.send(Answers(tuple(results), progress, engine.stats))
         results.clear()
+        # Before the first batch the engine does not know yet what it will have begun.
+        while progress is not None and progress.computed and connection.poll():
+            asked = connection.recv()
+            if isinstance(asked, GiveBack):
+                connection.send(GivenBack(tuple(engine.give_back(asked.share))))
+            else:
+                later.append(asked)
 
-    for found in engine.run(questions.requests, send, goes_on=questions.goes_on):
+    requests = unpack(questions.requests)
+    for found in engine.run(requests, send, goes_on=questions.goes_on, n_engines=questions.n_engines):
         results.append(found)  # noqa: PERF402 - what has been collected is sent meanwhile
     send(None)
     connection.send(Done(engine.stats))
+    return later
 
 
 def _drop_cached_pages(path: Path) -> None:

@@ -20,7 +20,7 @@ from benchmarks.smollm2.checkpoint import MEMBER, Expanded, digest, expand, fetc
 from benchmarks.smollm2.commands import CACHE
 from convert.vocab.sample import LINES
 from eval.encoding import encode_docs
-from eval.reference import HFEncoder
+from eval.hf_encoder import HFEncoder
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
 from orin_runner.errors import UserError

@@ -14,7 +14,6 @@ import typer
 from eval.tasks.base import LoadOptions
 from eval.tasks.multiple_choice import MultipleChoice
 from eval.tasks.registry import ALL
-from orin_runner.cli.convert import convert_command
 from orin_runner.cli.main import app
 from orin_runner.errors import UserError
 from tests.support.paths import ROOT
@@ -41,13 +40,7 @@ def page(name: str) -> str:
 def commands() -> dict[str, Any]:
     """Every command by the title of its section; typer brings a click of its own, which has no public name."""
     group: Any = typer.main.get_command(app)
-    converter = typer.Typer(add_completion=False)
-    converter.command()(convert_command)
-    return {
-        "orin-run": group,
-        **{f"orin-run {name}": command for name, command in group.commands.items()},
-        "python -m convert": typer.main.get_command(converter),
-    }
+    return {"orin-run": group, **{f"orin-run {name}": command for name, command in group.commands.items()}}
 
 
 def test_tasks_page(generator: ModuleType) -> None:

@@ -18,8 +18,8 @@ from lm_eval.models.huggingface import HFLM
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.encoding import Encoder, encode_docs
-from eval.harness import HarnessModel
-from eval.reference import HFEncoder
+from eval.harness.model import HarnessModel
+from eval.hf_encoder import HFEncoder
 from eval.tasks.doc import Doc
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer

@@ -21,7 +21,8 @@ from lm_eval.models.huggingface import HFLM
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.encoding import encode_docs
-from eval.harness import HarnessModel, evaluate_with_harness, stops_and_bound
+from eval.harness.evaluation import Evaluation
+from eval.harness.model import HarnessModel, stops_and_bound
 from eval.predict import predict
 from eval.runs.prediction import Prediction
 from eval.tasks.base import LETTERS, LoadOptions
@@ -323,15 +324,15 @@ def test_the_command_gives_our_own_tasks_number(tmp_path: Path, gguf: GGUFFile) 
         assert found == pytest.approx(prediction.logprobs)
 
 
-def test_options_that_are_the_engines_are_refused(ours: HarnessModel, tmp_path: Path) -> None:
+def test_options_that_are_the_engines_are_refused(tmp_path: Path) -> None:
     """Nothing the engine decides is silently ignored; unknown tasks are one line."""
-    for option in ("--model_args", "--batch_size", "--output_path"):
+    for option in ("--model_args", "--batch_size", "--output_path", "--use_cache"):
         with pytest.raises(UserError, match=option):
-            evaluate_with_harness(["--tasks", "x", option, "a=1" if option == "--model_args" else "1"], ours, tmp_path)
+            Evaluation.of(["--tasks", "x", option, "a=1" if option == "--model_args" else "1"], tmp_path)
     with pytest.raises(UserError, match="Tasks not found: no_such_task"):
-        evaluate_with_harness(["--tasks", "no_such_task"], ours, tmp_path / "out")
+        Evaluation.of(["--tasks", "no_such_task"], tmp_path / "out")
     with pytest.raises(UserError, match="--tasks '' names no task"):
-        evaluate_with_harness(["--tasks", ""], ours, tmp_path / "out")
+        Evaluation.of(["--tasks", ""], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -347,5 +348,5 @@ def test_a_task_file_that_is_none_is_one_line(ours: HarnessModel, tmp_path: Path
     path = tmp_path / "task.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=said) as raised:
-        evaluate_with_harness(["--tasks", str(path)], ours, tmp_path / "out")
+        Evaluation.of(["--tasks", str(path)], tmp_path / "out").run(ours)
     assert len(str(raised.value).splitlines()) == 1

@@ -15,7 +15,8 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.encoding import encode_docs
 from eval.evaluate import Prepared, prepare
-from eval.reference import HFEncoder, Reference, evaluate_reference
+from eval.hf_encoder import HFEncoder
+from eval.reference import Reference, evaluate_reference
 from eval.runs.writer import RunWriter
 from eval.sent_tokens import distinct_tokens, sent_paths
 from eval.tasks.base import LoadOptions

@@ -16,7 +16,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.encoding import encode_docs, score_request
 from eval.evaluate import Prepared
-from eval.reference import HFEncoder
+from eval.hf_encoder import HFEncoder
 from eval.tasks.base import LoadOptions, in_chat
 from eval.tasks.doc import Doc
 from eval.tasks.registry import get_task

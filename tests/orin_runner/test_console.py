@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import unicodedata
 
 import pytest
@@ -96,6 +97,30 @@ def test_a_bar_on_a_terminal_takes_text_for_text() -> None:
     assert "\x1b]" not in shown
     assert "\x07" not in shown
     assert "\x9b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (40, ""),
+        (60, "12,134/14,042 items"),
+        (80, "12,134/14,042 items, 123.4 items/s"),
+        (100, "12,134/14,042 items, 123.4 items/s, 73% of tokens saved"),
+    ],
+)
+def test_a_bar_says_what_there_is_room_for(width: int, said: str) -> None:
+    """Less words on a narrow terminal, a label that is cut, but no number and not the time left."""
+    for label in ("hellaswag", "comparing a-model-of-a-long-name.gguf"):
+        notes, screen = Notes(), io.StringIO()
+        notes._console = Console(file=screen, force_terminal=True, width=width, markup=False, color_system=None)
+        with notes.progress(label, 1.0) as bar:
+            bar.update(0.25, "12,134/14,042 items, 123.4 items/s, 73% of tokens saved")
+        *_, line = (line for line in re.split(r"[\r\n]+", screen.getvalue()) if " 25 %" in line)
+        end = line.partition(" 25 % ")[2].split()
+        assert re.fullmatch(r"-:--:--|\d:\d\d:\d\d", end[-1])
+        rest = " ".join(end[:-1])
+        assert rest == said if label == "hellaswag" else said.startswith(rest)
+        assert len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) <= width
 
 
 def test_nothing_else_prints() -> None:

@@ -21,6 +21,13 @@ def listed(stem: str, texts: Sequence[str], answer: str, labels: str = "ABCDE") 
     return {"id": "7", "question": {"stem": stem, "choices": choices}, "answerKey": answer}
 
 
+def _medqa(question: str, texts: str, answer: str) -> dict[str, Any]:
+    """A row of MedQA as published."""
+    options = dict(zip("ABCD", texts.split(","), strict=True))
+    extra = {"answer": options[answer], "meta_info": "step1", "metamap_phrases": []}
+    return {"question": question, "options": options, "answer_idx": answer, **extra}
+
+
 QUESTIONS = (
     "Q: What is human life expectancy in the United States?\n"
     "A: Human life expectancy in the United States is 78 years.\n\n"
@@ -189,6 +196,28 @@ GOLDEN = {
         (" Yes", " No", " Never"),
         "B",
         right=("B", "C"),
+    ),
+    "truthfulqa_mc1": Golden(
+        {
+            "truthfulqa/mc_task.json": json.dumps(
+                [{"question": "Do pigs fly?", "mc1_targets": {"No": 1, "Yes": 0, "Once": 0}, "mc2_targets": {}}]
+            )
+        },
+        f"{QUESTIONS}Q: Do pigs fly?\nA:",
+        (" No", " Yes", " Once"),
+        "A",
+    ),
+    "medqa": Golden(
+        {
+            "medqa/phrases_no_exclude_test.jsonl": jsonl(
+                _medqa(" Which nerve tastes? ", "Facial,Optic,Ulnar ,Vagus", "C")
+            )
+        },
+        "Question:  Which nerve tastes? \nA. Facial\nB. Optic\nC. Ulnar \nD. Vagus\nAnswer:",
+        (" A", " B", " C", " D"),
+        "C",
+        ("medqa/phrases_no_exclude_train.jsonl", jsonl(_medqa("Which bone?", "w,x,y,z", "D"))),
+        "Question: Which bone?\nA. w\nB. x\nC. y\nD. z\nAnswer: D\n\n",
     ),
     "anli": Golden(
         {

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
@@ -17,15 +17,54 @@ from orin_runner.engine.prompt_rate import prompt_rate
 from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.model.llama import ContextSettings
-from orin_runner.requests import Result, context_tokens
-from orin_runner.runner import Progress
-from orin_runner.workers.messages import Answers, Done, Job, Loaded, MeasurePromptRate, Planned, Refused
+from orin_runner.requests import context_tokens
+from orin_runner.workers import worker
+from orin_runner.workers.messages import (
+    Answers,
+    GiveBack,
+    GivenBack,
+    Job,
+    Loaded,
+    MeasurePromptRate,
+    Planned,
+    Refused,
+    ToWorker,
+)
+from orin_runner.workers.packed_requests import unpack
 from tests.support.fake_llama import FakeContext
 
 N_VOCAB = 32
 N_BATCH = 64
 POISON = N_VOCAB - 1
+PATIENCE_S = 60.0
 ASSERT = "GGML_ASSERT(n_tokens > 0) failed"
+
+
+class _Mortal:
+    """A worker's end of its pipe; the process dies once so many answers have been sent."""
+
+    def __init__(self, connection: Connection, answers: int, how: int) -> None:
+        self._connection, self._left, self._how = connection, answers, how
+        self.recv, self.poll = connection.recv, connection.poll
+
+    def send(self, message: Any) -> None:
+        self._connection.send(message)
+        if isinstance(message, Answers):
+            self._left -= len(message.results)
+            if self._left <= 0:
+                os.kill(os.getpid(), self._how)
+
+
+class _Patient:
+    """A worker's end of its pipe; behind its first batch it waits until something is asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.recv, self.send, self._poll = connection.recv, connection.send, connection.poll
+        self._patience: float | None = PATIENCE_S
+
+    def poll(self) -> bool:
+        patience, self._patience = self._patience, 0.0
+        return self._poll(patience)
 
 
 def serve(
@@ -36,6 +75,7 @@ def serve(
     measured: str = "lives",
     limit: int | None = None,
     poisoned: Callable[[], None] | None = None,
+    patient: bool = False,
 ) -> None:
     """Answer requests with the fake; with ``die_after``, die once that many answers have been sent.
 
@@ -51,36 +91,34 @@ def serve(
     connection.send(Loaded(0.0, 0, 1, N_VOCAB, (), {}))
     context = FakeContext(600, n_batch=settings.n_batch, n_outputs=64, n_vocab=N_VOCAB)
     engine = Engine([context], Budget(600, settings.n_batch, 256, 64), n_chunk=4, n_positions=600)
-    answered = 0
+    line: object = connection if die_after is None else _Mortal(connection, die_after, how)
+    line = _Patient(connection) if patient else line
+    later: list[ToWorker] = []
     try:
         while True:
-            asked = connection.recv()
+            asked = later.pop(0) if later else connection.recv()
             if die_after == 0 or (measured == "dies" and isinstance(asked, MeasurePromptRate)):
                 os.kill(os.getpid(), how)
             if isinstance(asked, MeasurePromptRate):
                 connection.send(prompt_rate(context, settings.n_batch, min_seconds=0.0))
                 continue
-            if limit is not None and any(context_tokens(request) > limit for request in asked.requests):
-                connection.send(Refused("a request does not fit the context", None))  # as the engine does
+            if isinstance(asked, GiveBack):
+                connection.send(GivenBack(()))
+                continue
+            requests = unpack(asked.requests)
+            if limit is not None and any(context_tokens(request) > limit for request in requests):
+                connection.send(Refused("a request does not fit the context", "shorten it"))  # as the engine does
                 return
-            results: list[tuple[int, Result]] = []
-
-            def send(progress: Progress | None, results: list[tuple[int, Result]] = results) -> None:
-                nonlocal answered
-                answered += len(results)
-                connection.send(Answers(tuple(results), progress, engine.stats))
-                results.clear()
-                if die_after is not None and answered >= die_after:
-                    os.kill(os.getpid(), how)
-
-            if poisoned is not None and any(POISON in request.prompt for request in asked.requests):
+            if poisoned is not None and any(POISON in request.prompt for request in requests):
                 poisoned()
-            for found in engine.run(asked.requests, send, goes_on=asked.goes_on):
-                results.append(found)  # noqa: PERF402 - sent meanwhile
-            connection.send(Answers(tuple(results), None, engine.stats))
-            connection.send(Done(engine.stats))
+            later += worker.answer(cast("Connection", line), engine, asked)
     except EOFError:
         pass
+
+
+def waits_to_be_asked(connection: Connection, job: Job) -> None:
+    """Goes on behind its first batch only when it has been asked to give something back."""
+    serve(connection, job, patient=True)
 
 
 def dies_twice(connection: Connection, job: Job) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.support import hub_rows
 from tests.support.hub_rows import Row
+from tests.support.phi3_rows import AGIEVAL, AGIEVAL_SUBTASKS, HUMANEVAL, MBPP, MEDQA, MMLU_PRO, TRIVIAQA
 
 N_REAL = 40
 """Real questions of each task, evenly spread."""
@@ -30,6 +31,7 @@ class Case:
         rows: in the hub's schema.
         data: folder for ``--data`` that holds the same questions in published files.
         train: rows that worked examples are drawn from.
+        train_split: the harness's name of the split they are in.
     """
 
     task: str
@@ -38,10 +40,11 @@ class Case:
     rows: list[Row]
     data: Path
     train: Sequence[Row] = ()
+    train_split: str = "train"
 
     @property
     def splits(self) -> dict[str, Sequence[Row]]:
-        return {self.split: self.rows, **({"train": self.train} if self.train else {})}
+        return {self.split: self.rows, **({self.train_split: self.train} if self.train else {})}
 
 
 def spread(rows: Sequence[Row], n: int | None) -> list[Row]:
@@ -240,19 +243,57 @@ def written_case(task: str, folder: Path) -> Case:
         write_lines(folder / "piqa" / "valid.jsonl", [row for row, _ in PIQA])
         (folder / "piqa" / "valid-labels.lst").write_text("".join(f"{label}\n" for _, label in PIQA))
         return Case(task, "piqa/piqa.yaml", "validation", [hub_rows.piqa(*pair) for pair in PIQA], folder)
-    if task == "truthfulqa_mc2":
+    if task in {"truthfulqa_mc1", "truthfulqa_mc2"}:
         (folder / "truthfulqa").mkdir(parents=True)
         (folder / "truthfulqa" / "mc_task.json").write_text(json.dumps(TRUTHFULQA))
         rows = [hub_rows.truthfulqa(row) for row in TRUTHFULQA]
-        return Case(task, "truthfulqa/truthfulqa_mc2.yaml", "validation", rows, folder)
+        return Case(task, f"truthfulqa/{task}.yaml", "validation", rows, folder)
+    if task == "medqa":
+        write_lines(folder / "medqa" / "phrases_no_exclude_test.jsonl", MEDQA)
+        return Case(task, "medqa/medqa.yaml", "test", [hub_rows.medqa(row) for row in MEDQA], folder)
+    if task == "triviaqa":
+        write_lines(folder / "triviaqa" / "validation.jsonl", TRIVIAQA[:3])
+        write_lines(folder / "triviaqa" / "train.jsonl", TRIVIAQA[3:])
+        return Case(task, "triviaqa/default.yaml", "validation", TRIVIAQA[:3], folder, TRIVIAQA[3:])
     if task == "drop":
         (folder / "drop").mkdir(parents=True)
         (folder / "drop" / "drop_dataset_dev.json").write_text(json.dumps(DROP))
         return Case(task, "drop/default.yaml", "validation", hub_rows.drop(DROP), folder)
-    assert task == "gsm8k"
+    if task == "humaneval":
+        write_lines(folder / "humaneval" / "HumanEval.jsonl", HUMANEVAL)
+        return Case(task, "humaneval/humaneval.yaml", "test", HUMANEVAL, folder)
+    if task == "mbpp":
+        write_lines(folder / "mbpp" / "mbpp.jsonl", MBPP)
+        return Case(task, "mbpp/mbpp.yaml", "test", MBPP[2:5], folder)
     write_lines(folder / "gsm8k" / "test.jsonl", GSM8K[:3])
+    if task == "gsm8k_cot":
+        return Case(task, "gsm8k/gsm8k-cot.yaml", "test", GSM8K[:3], folder)
+    assert task == "gsm8k"
     write_lines(folder / "gsm8k" / "train.jsonl", GSM8K[3:])
     return Case(task, "gsm8k/gsm8k.yaml", "test", GSM8K[:3], folder, GSM8K[3:])
 
 
-WRITTEN = ("hellaswag", "arc_challenge", "piqa", "truthfulqa_mc2", "drop", "gsm8k")
+WRITTEN = (
+    *("hellaswag", "arc_challenge", "piqa", "truthfulqa_mc2", "drop", "gsm8k"),
+    *("truthfulqa_mc1", "medqa", "triviaqa", "gsm8k_cot"),
+)
+
+
+def agieval_cases(folder: Path) -> dict[str, Case]:
+    """By sub-task, each of which is a task of its own in the harness; the published files are put into ``folder``."""
+    cases = {}
+    for subtask in AGIEVAL_SUBTASKS:
+        rows = AGIEVAL["math" if subtask == "math" else "choices"]
+        write_lines(folder / "agieval" / f"{subtask}.jsonl", rows)
+        cases[subtask] = Case(
+            "agieval", f"agieval/{subtask}.yaml", "test", [hub_rows.agieval(row) for row in rows], folder
+        )
+    return cases
+
+
+def mmlu_pro_case(folder: Path, subject: str) -> Case:
+    """One subject, which is a task of its own in the harness; all rows are given to it, and put into ``folder``."""
+    for split, rows in MMLU_PRO.items():
+        write_lines(folder / "mmlu_pro" / f"{split}.jsonl", rows)
+    yaml = f"mmlu_pro/mmlu_pro_{subject}.yaml"
+    return Case("mmlu_pro", yaml, "test", MMLU_PRO["test"], folder, MMLU_PRO["validation"], "validation")

@@ -89,6 +89,23 @@ def truthfulqa(row: Row) -> Row:
     return {"question": row["question"], **targets}
 
 
+def medqa(row: Row) -> Row:
+    """``GBaker/MedQA-USMLE-4-options-hf``."""
+    endings = {f"ending{i}": row["options"][letter] for i, letter in enumerate("ABCD")}
+    label = "ABCD".index(row["answer_idx"])
+    return {"id": "test-00000", "sent1": row["question"], "sent2": "", **endings, "label": label}
+
+
+def agieval(row: Row) -> Row:
+    """``hails/agieval-...``: the authors' zero-shot prompts (``src/dataset_loader.py``, ``convert_zero_shot``)."""
+    asked = f"{row['passage'] or ''}Q: {row['question']}"
+    if not row["options"]:
+        return {"query": f"{asked}\nA: The answer is", "answer": row["answer"]}
+    last = "ABCDEFG"[len(row["options"]) - 1]
+    query = f"{asked} Answer Choices: {' '.join(row['options'])}\nA: Among A through {last}, the answer is"
+    return {"query": query, "choices": row["options"], "gold": ["ABCDEFG".index(row["label"])]}
+
+
 def drop(passages: dict[str, Any]) -> list[Row]:
     """``EleutherAI/drop`` of ``drop_dataset_dev.json``: one row per question, validated answers by column."""
     rows = []

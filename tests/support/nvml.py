@@ -25,6 +25,7 @@ def gpu(number: int, **changes: Any) -> dict[str, Any]:
         "clock": 1755,
         "temperature": 61,
         "reasons": 0,
+        "capability": (9, 0),
         "processes": [(4242, 19_000 * MIB)],
     }
     return {key: value for key, value in (known | changes).items() if value is not None}
@@ -69,6 +70,10 @@ class FakeNvml:
 
     def nvmlDeviceGetName(self, handle: dict[str, Any]) -> str:
         return str(self._known(handle, "name"))
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: dict[str, Any]) -> tuple[int, int]:
+        major, minor = self._known(handle, "capability")
+        return major, minor
 
     def nvmlDeviceGetMemoryInfo(self, handle: dict[str, Any], version: int | None = None) -> Any:
         self._newer("nvmlDeviceGetMemoryInfo", needed=version is not None)

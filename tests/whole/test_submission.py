@@ -10,6 +10,7 @@ import sys
 import tarfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,9 @@ def test_a_run_of_another_model_is_refused(runs: Path, tmp_path: Path, tiny: Pat
     other = tmp_path / "other.gguf"
     assert convert(str(tiny), str(other), "--window", "off").returncode == 0
     done = gather(runs, "--model", str(other))
-    assert (done.returncode, "is not a run of" in done.stderr) == (2, True)
+    assert (done.returncode, f"no finished challenge run of {other} in runs" in done.stderr) == (2, True)
+    done = gather(runs, "--model", str(other), "--run", "runs/exam")
+    assert (done.returncode, "runs/exam is not a run of" in done.stderr) == (2, True)
     done = gather(tmp_path, "--model", str(gguf))
     assert (done.returncode, "no finished challenge run" in done.stderr) == (2, True)
     (tmp_path / "mine").mkdir()
@@ -78,6 +81,37 @@ def test_a_run_of_another_model_is_refused(runs: Path, tmp_path: Path, tiny: Pat
     done = gather(runs, "--model", str(gguf), "--out", str(tmp_path / "mine"))
     assert (done.returncode, "holds something else" in done.stderr) == (2, True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_no_run_is_guessed(runs: Path, tmp_path: Path, gguf: Path) -> None:
+    """Of those below runs/ that could be meant; those that could not be do not count."""
+
+    def copy(name: str, **report: Any) -> Path:
+        run = Path(shutil.copytree(runs / "runs" / "exam", tmp_path / "runs" / name))
+        found = json.loads((run / "report.json").read_text())
+        found["tasks"]["exam"] |= report
+        (run / "report.json").write_text(json.dumps(found))
+        return run
+
+    copy("first")
+    copy("interrupted", unanswered=3)
+    (copy("damaged") / "report.json").write_text("{")
+    (copy("killed") / "report.json").unlink()
+    other = copy("other")
+    header = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(header | {"model": header["model"] | {"sha256": "0" * 64}}))
+    done = gather(tmp_path, "--model", str(gguf))
+    assert done.returncode == 0, done.stderr
+    assert f"run runs/first: the only finished challenge run of {gguf} in runs" in " ".join(done.stderr.split())
+    copy("second")
+    done = gather(tmp_path, "--model", str(gguf))
+    assert done.returncode == 2
+    assert (
+        f"runs holds 2 finished challenge runs of {gguf}: runs/first and runs/second; make submission RUN="
+        in done.stderr
+    )
+    done = gather(tmp_path, "--model", str(gguf), "--run", "runs/interrupted")
+    assert (done.returncode, "runs/interrupted did not end" in done.stderr) == (2, True)
 
 
 def test_a_model_that_is_not_verified_is_refused(runs: Path, tmp_path: Path, gguf: Path) -> None:

@@ -149,7 +149,7 @@ def test_any_value_and_any_byte(run: Path, name: str, capsys: pytest.CaptureFixt
     ("name", "old", "new", "message"),
     [
         ("run.json", '"m.gguf"', "3", r"run.json: 'model.name' is 3 and should be a valid string"),
-        ("run.json", '"limit": 3', '"limit": "3"', r"run.json: 'settings.limit' is '3' and should be a valid integer"),
+        ("run.json", '"limit": 3', '"limit": "3"', r"run.json: 'settings.limit' is '3' and should be a valid number"),
         ("run.json", '"format": 1', '"format": 2', r"run.json: 'format' is 2 and should be 1"),
         ("run.json", '"format": 1', '"format": 1e999', "run.json is not valid JSON"),
         ("run.json", '"Linux"', '"\\ud83d"', "run.json is not valid JSON"),

@@ -163,6 +163,15 @@ def test_leftovers_of_another_run_are_not_mixed_in(tmp_path: Path) -> None:
             RunWriter(folder, HEADER)
 
 
+def test_an_answer_of_another_task_is_none_of_this_one(tmp_path: Path) -> None:
+    """As many answers as questions, one of them of a task that is not asked: one is left to ask."""
+    run(tmp_path / "r", resume=False)
+    assert read_earlier(tmp_path / "r", HEADER).is_complete({"mmlu": len(ITEMS)})
+    path = tmp_path / "r" / "predictions.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"mmlu"', b'"exam"', 1))
+    assert not read_earlier(tmp_path / "r", HEADER).is_complete({"mmlu": len(ITEMS)})
+
+
 def test_a_stale_report_is_no_end(tmp_path: Path) -> None:
     """Interrupted with a report, resumed, and killed when the last answer was written: the report is of fewer items."""
     with RunWriter(tmp_path / "r", HEADER) as writer:

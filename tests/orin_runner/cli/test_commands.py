@@ -45,9 +45,11 @@ def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path, quiet_state: Path
 def test_the_whole_path(gguf: Path, tiny: Path, tmp_path: Path) -> None:
     """Evaluate on the default model, reference, diff; a drop over the limit is exit status 1."""
     run, reference = tmp_path / "run", tmp_path / "reference"
-    done = orin_run("eval", "exam", "--limit", "24", "--out", str(run))
+    done = orin_run("eval", "exam", "--limit", "24", "--out", str(run), "-v")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[0].startswith(f"model {gguf} (the last make convert): granite_swa, window 256")
+    first, second, *_ = done.stderr.splitlines()
+    assert first.startswith(f"model {gguf}: 0.01 GiB")
+    assert second.startswith("the last make convert: granite_swa, window 256")
     assert "24" in done.stdout
     done = orin_run("reference", "exam", "--limit", "24", "--model", str(tiny), "--out", str(reference))
     assert done.returncode == 0, done.stderr
@@ -108,10 +110,10 @@ def test_names_others_may_rely_on(gguf: Path, tmp_path: Path) -> None:
 def test_a_run_is_metered(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with a Jetson's rails: its watts in samples, report, page and print, and how far the run was."""
     sysfs = rails(tmp_path / "sys", AGX_ORIN)
-    monkeypatch.setattr("orin_runner.cli.eval.find_sensors", lambda **known: find_sensors(**known, ina3221=sysfs))
+    monkeypatch.setattr("orin_runner.cli.metered.find_sensors", lambda **known: find_sensors(**known, ina3221=sysfs))
     out = tmp_path / "run"
     done = CliRunner().invoke(
-        app, ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(gguf), "--out", str(out)]
+        app, ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(gguf), "--out", str(out), "-v"]
     )
     assert done.exit_code == 0, done.output
     run = Run.open(out)

@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from orin_runner.workers.vocabulary import tokenized
 from tests.support.checkpoints import phi3
-from tests.support.commands import CONVERT, convert, refused
+from tests.support.commands import CONVERT, ORIN_RUN, convert, orin_run, refused
 from tests.support.paths import ROOT
 
 
@@ -73,14 +77,26 @@ def test_what_transformers_says_of_settings_is_not_shown(checkpoint: Path, tmp_p
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("which", ["checkpoint", "out"])
-def test_names_that_are_no_utf_8_end_in_one_line(checkpoint: Path, tmp_path: Path, which: str) -> None:
-    """The tokenizers library and llama.cpp take UTF-8 alone."""
-    directory = Path(os.fsdecode(os.fsencode(tmp_path / "m") + (b"\xff" if which == "checkpoint" else b"")))
+def test_a_checkpoint_whose_name_is_no_utf_8_is_to_be_renamed(checkpoint: Path, tiny: Path, tmp_path: Path) -> None:
+    """The tokenizers and safetensors libraries take UTF-8 alone, whichever command calls them."""
+    directory = tmp_path / os.fsdecode(b"m\xff")
     directory.symlink_to(checkpoint)
-    out = Path(os.fsdecode(os.fsencode(tmp_path / "out") + (b"\xff.gguf" if which == "out" else b".gguf")))
-    refused(convert(directory, out), "UTF-8")
+    said = "is not a name in UTF-8; rename it"
+    refused(convert(directory, tmp_path / "out.gguf"), said)
     assert list(tmp_path.iterdir()) == [directory]
+    refused(orin_run("reference", "exam", "--model", directory, "--out", tmp_path / "run"), said)
+    assert list(tmp_path.iterdir()) == [directory]
+    assert convert(tiny, tmp_path / "sound.gguf").returncode == 0
+    refused(orin_run("plan", "exam", "--model", tmp_path / "sound.gguf", "--tokenizer", directory), said)
+
+
+def test_a_gguf_may_have_any_name(tiny: Path, tmp_path: Path) -> None:
+    """It is written, proved and run, with llama.cpp's own vocabulary as well."""
+    out = tmp_path / os.fsdecode(b"m\xff.gguf")
+    assert convert(tiny, out).returncode == 0
+    done = orin_run("selftest", "--requests", "2", "--model", out)
+    assert done.returncode == 0, done.stderr
+    assert tokenized(out, ["a"]) != [[]]
 
 
 @pytest.mark.parametrize(
@@ -93,12 +109,37 @@ def test_make_replaces_what_it_names_itself(arguments: list[str], forced: bool) 
     assert ("--force" in line.split()) is forced
 
 
-@pytest.mark.parametrize("blocks", [1, 2000])
-def test_a_file_that_takes_no_more_is_named(blocks: int, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("blocks", "program"), [(1, CONVERT), (2000, CONVERT), (2000, (*ORIN_RUN, "convert"))])
+def test_a_file_that_takes_no_more_is_named(blocks: int, program: Sequence[str], tiny: Path, tmp_path: Path) -> None:
     """While its header or its tensors are written; nothing is left of it."""
-    command = " ".join([*CONVERT, str(tiny), str(tmp_path / "model.gguf")])
+    command = " ".join([*program, str(tiny), str(tmp_path / "model.gguf")])
     done = subprocess.run(
         ["sh", "-c", f"ulimit -f {blocks}; exec {command}"], capture_output=True, text=True, check=False
     )
     refused(done, f"error: {tmp_path / 'model.gguf.partial'}: ")
+    assert done.stderr.endswith("; a GGUF is written whole or not at all\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_orin_run_convert_is_the_same_program(tiny: Path, tmp_path: Path) -> None:
+    """Its file and its lines."""
+    for program, name in ((convert, "one"), (partial(orin_run, "convert"), "two")):
+        (tmp_path / name).mkdir()
+        done = program(tiny, tmp_path / name / "m.gguf", "-q")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "0 values altered; compared bit for bit after reopening the file" in done.stdout
+    one, two = ((tmp_path / name / "m.gguf").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_without_the_libraries_that_it_takes(tiny: Path, tmp_path: Path) -> None:
+    """One line says what to install; the other commands are there."""
+    code = "import sys; sys.modules['safetensors'] = None; from orin_runner.cli.main import main; main()"
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+
+    refused(run("convert", tiny, tmp_path / "m.gguf"), "; pip install 'orin-run[convert]'")
+    assert run("tasks").returncode == 0

@@ -124,7 +124,7 @@ class TestMistakes:
     @pytest.mark.parametrize("name", ["nowhere.jsonl", "./nowhere.csv", "exam.json"])
     def test_a_file_that_is_not_there(self, tmp_path: Path, tiny_gguf: Path, name: str) -> None:
         done = orin_run("eval", name, "--model", tiny_gguf, cwd=tmp_path)
-        refused(done, f"{Path(name)} does not exist; orin-run tasks lists the tasks that are not files")
+        refused(done, f"{Path(name)} does not exist; name one that does; orin-run tasks lists")
 
     def test_letters_that_are_more_than_the_alphabet(self, tmp_path: Path, tiny_gguf: Path) -> None:
         path = mine(tmp_path, {**FISH, "choices": [f"fish {i}" for i in range(27)], "answer": 26})

@@ -99,4 +99,5 @@ class TestCommand:
 
     def test_an_unknown_device(self, gguf: Path) -> None:
         done = orin_run("plan", "exam", "--model", str(gguf), "--device", "fast")
-        refused(done, "--device fast is neither a device nor an amount of memory; auto, orin-32gb, or 29000MiB")
+        reason = "--device fast is neither a device nor an amount of memory"
+        refused(done, f"{reason}; auto, orin-32gb, orin-64gb, or 29000M")

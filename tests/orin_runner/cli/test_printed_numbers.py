@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from orin_runner.cli.launch import plan_lines
+from orin_runner.cli.account import energy_line, gpu_lines, measured_line, task_lines
+from orin_runner.cli.launch import device_line, plan_lines, short_model_line
 from orin_runner.cli.plan import print_plan
-from orin_runner.cli.result import energy_line, gpu_lines, measured_line, print_report, task_lines
+from orin_runner.cli.result import print_report
 from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.memory_plan import MemoryPlan
+from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import ContextSettings
+from orin_runner.model.llama_library import Device
 from orin_runner.model.proof import Proof, Verdict
+from orin_runner.workers.messages import Loaded
 
 MIB = 2**20
 AGAIN, RMS = "computed again alone moved by", "nats (root mean square), at most"
@@ -40,6 +46,11 @@ SECTION: dict[str, Any] = {
         "texts": {"compared": 8, "rms": 0.031, "largest": 0.052, "near_tie": 0.156},
     },
     "near_ties": 3,
+    "metrics": {
+        "f1": {"value": 0.66667, "stderr": 0.04321},
+        "em": {"value": 0.12345, "stderr": 0.01},
+        "recall": {"value": 0.9, "stderr": 0.01},
+    },
     "greedy": {"texts": 900, "without_decoding": 855, "decode_steps_per_text": 1.256, "drafted_share": 0.98765},
     "resumed": 300,
     "without_record": 200,
@@ -53,26 +64,47 @@ def test_lines_of_a_task() -> None:
     assert task_lines(SECTION, {"tokens_per_s": 12_345.6}) == [
         "all 2,400 rows of the test split",
         "7 items were not answered and count as wrong; see predictions.jsonl",
+        "interrupted with 1200 items unanswered; accuracy is of the others",
         "challenge 2024 clock, data and inference: 600.000 s, 0.6000 s an item",
         "challenge 2024 clock, without data pre-processing: 480.000 s, 0.4800 s an item",
         "challenge 2023 clock, from process start: 720.000 s, 0.7200 s an item",
         "855 of 900 greedy texts needed no decode step; 1.26 steps a text, 98.8% of tokens were verified drafts",
         "300 items were answered before; clocks and tokens are without those of 200 items, of which no record was left",
-        "interrupted with 1200 items unanswered; accuracy is of the others",
         "2,000 tokens came from the prompt cache of an earlier run",
         f"3 near-ties: 128 scored tokens {AGAIN} 0.021 {RMS} 0.077; 8 rows of texts {AGAIN} 0.031 {RMS} 0.052",
         "88% of this machine's prompt rate (12,346 tokens/s)",
     ]
 
 
-def test_the_table_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def printed(capsys: pytest.CaptureFixture[str], *, verbose: bool, **changes: Any) -> list[list[str]]:
+    """The words of each line of a report of one task."""
+    report = {"tasks": {"t": {**SECTION, **changes}}}
+    print_report(report, Path("runs/t"), {"model": Verdict(Proof.VERIFIED).keys}, verbose=verbose)
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_tables_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Percent with two digits, groups above their task, tokens in the order of the header."""
-    print_report({"tasks": {"t": SECTION}}, Path("runs/t"), {"model": Verdict(Proof.VERIFIED).keys})
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = printed(capsys, verbose=True)
     assert ["hard", "600", "50.00%", "±", "6.25%"] in rows
     assert ["easy", "600", "83.33%", "±", "0.00%"] in rows
-    table = ["t", "1200", "66.67%", "±", "4.32%", "600.0", "2.0", "9,876,543", "1,234,567", "1,300,000"]
-    assert table in rows
+    assert ["t", "600.0", "2.0", "9,876,543", "1,234,567", "1,300,000"] in rows
+    scores = ["t", "1,200", "of", "2,400", "f1", "66.67%", "±", "4.32%", "em", "12.35%,", "recall", "90.00%"]
+    assert rows.index(scores) > rows.index(["easy", "600", "83.33%", "±", "0.00%"])
+
+
+def test_a_quiet_report_is_scores_and_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The clocks are of 1,000 of the 1,200 items; what makes the score another one is said all the same."""
+    rows = printed(capsys, verbose=False)
+    assert [" ".join(row) for row in rows] == [
+        "t: 7 items were not answered and count as wrong; see predictions.jsonl",
+        "t: interrupted with 1200 items unanswered; accuracy is of the others",
+        "task items metric value ± s.e. other metrics",
+        "t 1,200 of 2,400 f1 66.67% ± 4.32% em 12.35%, recall 90.00%",
+        "1,000 items in 600.0 s (1.7/s); 1,300,000 tokens computed, 9,876,543 without sharing",
+        "proof: verified",
+        "run written to runs/t",
+    ]
 
 
 def test_memory_and_power() -> None:
@@ -146,6 +178,40 @@ def test_the_table_of_a_plan(capsys: pytest.CaptureFixture[str], unified: bool, 
         int(total.replace(",", "")) * MIB,
         int(remaining) * MIB,
     )
-    (line,) = plan_lines(one)
-    assert line.startswith(f"memory plan for a board: {total} of 1,000 MiB; n_ctx 4096, n_batch 2048, n_ubatch 512,")
-    assert line.endswith("256 outputs; longest request 700 tokens")
+    assert plan_lines(one) == [
+        "settings: n_ctx 4096, n_batch 2048, n_ubatch 512, 256 sequences, 256 outputs",
+        f"memory plan for a board: {total} of 1,000 MiB; longest request 700 tokens",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (41, "device: CUDA0 (NVIDIA H100 80GB HBM3); plan: "),
+        (40, "device: 40 of 41 layers on CUDA0 (NVIDIA H100 80GB HBM3), THE OTHER 1 ON THE CPU; plan: "),
+    ],
+)
+def test_the_line_of_a_device(layers: int, said: str) -> None:
+    """With all that a plan takes; what the CPU has of a model is not to be overlooked."""
+    gpu = Device("CUDA0", "NVIDIA H100 80GB HBM3", is_gpu=True, free=0, total=0)
+    line = device_line(Loaded(0.0, layers, 41, 9, (gpu,), {}), replace(plan(unified=False), n_contexts=4))
+    assert line == f"{said}700 of 1,000 MiB, 4 contexts of n_ctx 4096"
+    assert len(line.replace(", THE OTHER 1 ON THE CPU", "").replace("40 of 41 layers on ", "")) <= 100
+    cpu = Device("CPU", "a CPU", is_gpu=False, free=0, total=0)
+    assert device_line(Loaded(0.0, 0, 41, 9, (cpu,), {}), plan(unified=True)).startswith("device: CPU; plan: 1,030 of")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"altered_values": None}, ""),
+        ({"altered_values": 1234}, ", 1,234 values altered"),
+        ({"quantized": ("Q8_0",), "altered_values": 5}, ", quantized"),
+    ],
+)
+def test_the_line_of_a_model(changes: dict[str, Any], said: str) -> None:
+    """The type of most bytes first; what is not the checkpoint's is said, and that alone."""
+    known = {"tensor_types": {"F32": (13, 2**28), "BF16": (30, 26 * 2**30)}, "quantized": (), "altered_values": 0}
+    line = short_model_line(cast("GGUFFile", SimpleNamespace(**{**known, **changes})), Verdict(Proof.HEADER, "why"))
+    assert line == f"26.25 GiB BF16+F32{said}, proof: from the header only"

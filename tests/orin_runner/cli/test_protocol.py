@@ -11,7 +11,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from eval.runs.run import Run
 from eval.tasks.hellaswag import WITHOUT_MARKS
-from orin_runner.cli.result import task_lines
+from orin_runner.cli.account import task_lines
 from tests.support.choice_rows import jsonl, write
 from tests.support.commands import orin_run, refused
 from tests.support.small_data import hellaswag_rows, small_data

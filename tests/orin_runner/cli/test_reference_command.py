@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+import typer
 from safetensors.torch import load_file, save_file
 
 from eval.runs.run import Run
+from orin_runner.cli.config import read_config
 from orin_runner.cli.eval import eval_command
+from orin_runner.cli.main import app
 from orin_runner.cli.reference import reference_command
 from orin_runner.requests import NOT_FINITE
 from tests.support.commands import orin_run, refused
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def test_it_bounds_texts_as_eval_does(tiny: Path, tmp_path: Path) -> None:
@@ -27,6 +32,8 @@ def test_it_bounds_texts_as_eval_does(tiny: Path, tmp_path: Path) -> None:
     wall = time.perf_counter() - began
     assert done.returncode == 0, done.stderr
     assert "Loading weights" not in done.stderr  # transformers' own progress, drawn with control characters
+    repeats = {"tasks": ["exam"], "model": str(tiny.absolute()), "limit": "8", "max-new-tokens": "3"}
+    assert read_config(out / "run.toml", COMMANDS["reference"]) == repeats
     run = Run.open(out)
     assert run.header["settings"]["max_new_tokens"] == 3
     texts = [item for item in run.predictions.values() if item.text is not None]

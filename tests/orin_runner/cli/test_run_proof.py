@@ -53,7 +53,7 @@ def altered(tmp_path_factory: pytest.TempPathFactory, converted: Path) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory, converted: Path) -> Path:
     """A run with the default options."""
     out = tmp_path_factory.mktemp("run") / "run"
-    done = evaluated(converted, out)
+    done = evaluated(converted, out, "-v")
     assert done.returncode == 0, done.stderr
     assert "proof: from the header only, until its data has been compared beside the run" in done.stderr
     assert "proof: verified" in done.stdout.splitlines()

@@ -9,6 +9,7 @@ import pytest
 from eval.tasks.registry import get_task
 from orin_runner.cli.tasks import print_tasks, task_row
 from tests.support.choice_rows import GOLDEN, jsonl, write
+from tests.support.commands import orin_run, refused
 
 
 def test_the_list_of_tasks(tmp_path: Path) -> None:
@@ -35,3 +36,20 @@ def test_the_split_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ["480", "0"],
         ["test,", "else"],
     ]
+
+
+def test_licence_and_source_stand_where_a_task_is_named(tmp_path: Path) -> None:
+    """And nowhere in the list; a group is named, too."""
+    task = get_task("boolq")
+    done = orin_run("tasks", "boolq,piqa", "--data", write(tmp_path, GOLDEN["piqa"].files))
+    assert done.returncode == 0, done.stderr
+    found = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    assert [words for words in found if len(words) == 1] == [["boolq"], ["piqa"]]
+    assert ["licence", task.licence] in found
+    assert ["source", task.source] in found
+    assert ["rows", "1"] in found
+    assert ["groups", "phi3, challenge2024"] in found
+    listed = orin_run("tasks").stdout
+    assert task.licence not in listed
+    assert task.source not in listed
+    refused(orin_run("tasks", "bolq"), "boolq")

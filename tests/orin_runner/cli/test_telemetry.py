@@ -37,9 +37,9 @@ def evaluate(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             return find_sensors(cuda=True, gpus=known["gpus"], ina3221=tmp_path, library=library)
 
         monkeypatch.setattr("orin_runner.cli.eval.chosen_places", places)
-        monkeypatch.setattr("orin_runner.cli.eval.find_sensors", sensors)
+        monkeypatch.setattr("orin_runner.cli.metered.find_sensors", sensors)
         out = tmp_path / "run"
-        words = ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(tiny_gguf), "--out", str(out)]
+        words = ["eval", "exam", "--limit", "8", "--no-draft", "--model", str(tiny_gguf), "--out", str(out), "-v"]
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, done.output
         return done, Run.open(out)

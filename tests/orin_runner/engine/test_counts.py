@@ -127,7 +127,7 @@ def test_the_last_token_of_a_text_is_computed_for_a_stop_token_only() -> None:
 
 def test_statistics_of_two_parts_are_sums() -> None:
     """Of every count and every second."""
-    names = ("sent", "unique", "computed", "checked", "settled", "settle_s", "restored")
+    names = ("sent", "unique", "computed", "checked", "settled", "settle_s", "restored", "cacheable")
     one, other = (RunStats(**{name: factor * (i + 1) for i, name in enumerate(names)}) for factor in (1, 10))
     both = one.together(other)
     assert [getattr(both, name) for name in names] == [11 * (i + 1) for i in range(len(names))]

@@ -118,6 +118,14 @@ def test_paths_are_spread_and_within_the_allowance() -> None:
     assert sorted(paths_to_check(lengths[:3], 1000)) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("n_engines", [2, 4, 8])
+@pytest.mark.parametrize(("n_unique", "n_paths"), [(10**7, SCORE_PATHS), (1000, SCORE_PATHS_AT_LEAST)])
+def test_engines_that_share_a_run_measure_what_one_would(n_engines: int, n_unique: int, n_paths: int) -> None:
+    lengths = np.full(1000 // n_engines, 100)
+    each = paths_to_check(lengths, n_unique // n_engines, n_engines)
+    assert len(each) * n_engines == n_paths
+
+
 class Overflows(FakeContext):
     """Rows after token 7 hold ``value`` where a number should be."""
 

@@ -84,6 +84,8 @@ def test_same_answers_with_less_to_compute(tmp_path: Path, seed: int, window: in
     assert same(without, second)
     assert first_stats.computed == stats.unique
     assert bool(second_stats.restored) == bool(first_cache.saved_states)
+    assert bool(first_stats.cacheable) == bool(second_stats.cacheable) == bool(first_cache.saved_states)
+    assert stats.cacheable == 0
     # Prefixes of fewer than MIN_BASE that two bases share are in both states.
     assert stats.unique - second_stats.restored <= second_stats.computed < stats.unique + (not second_stats.restored)
 
@@ -187,6 +189,17 @@ def test_the_folder_is_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
     cache.save(prompts[3], bytes(200))
     assert [cache.load(prompt) is not None for prompt in prompts[:4]] == [True, False, True, True]
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1200
+
+
+def test_what_is_larger_than_the_folder_may_be_is_said_once(tmp_path: Path) -> None:
+    notes: list[str] = []
+    cache = PromptCache(PromptCacheOptions(tmp_path, 1000, "model"), notes.append)
+    for i in range(2):
+        cache.save(np.array([i, i + 1], dtype=np.int32), bytes(2345))
+    assert notes == [
+        "a shared prefix of 2,345 bytes is not kept: it is larger than the 1,000 bytes that the prompt cache may have"
+    ]
+    assert (cache.saved_states, list(tmp_path.iterdir())) == (0, [])
 
 
 def test_a_full_disk_costs_the_cache_not_the_run(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from orin_runner.batching.batch import Batch
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
-from orin_runner.engine.selftest import SelftestResult, compare, random_requests
+from orin_runner.engine.selftest import SelftestResult, compare, random_requests, strangers
 from tests.support.checkpoints import phi3
 from tests.support.commands import orin_run
 from tests.support.fake_llama import FakeContext
@@ -42,6 +44,27 @@ def test_a_sound_backend_passes_and_a_broken_one_fails() -> None:
     assert sound.passed
     assert sound.computed == sound.unique
     assert not broken.passed
+
+
+@pytest.mark.parametrize("n", [2, 3, 23, 24, 40])
+def test_rounding_is_measured_on_enough_sequences(n: int) -> None:
+    """Of the same tokens as the requests, in other orders."""
+    requests = random_requests(n, 512, 0, 200, seed=1)
+    found = strangers(requests)
+    assert len(found) == max(n, 24)
+    for i, stranger in enumerate(found):
+        assert sorted(stranger.prompt) == sorted(requests[i % n].prompt)
+    assert len({stranger.prompt.tobytes() for stranger in found}) > 0.9 * len(found)
+    assert all((a.prompt == b.prompt).all() for a, b in zip(found, strangers(requests), strict=True)), "repeatable"
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_few_requests_do_not_fail_by_chance(seed: str, tmp_path: Path, tiny: Path) -> None:
+    """Of three, the rounding of three others was too small a sample: in one case in ten the tree differed by more."""
+    convert(Checkpoint.open(tiny), tmp_path / "plain.gguf", Options(window="off"))
+    words = ("--requests", "3", "--seed", seed, "--model", tmp_path / "plain.gguf", "--json", "-q")
+    done = orin_run("selftest", *words)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_command_on_llama_cpp(tmp_path: Path, tiny: Path) -> None:

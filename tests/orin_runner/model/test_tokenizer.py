@@ -14,7 +14,7 @@ from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
 from convert.vocab.vocabulary import read_vocabulary
 from eval.encoding import encode_docs
-from eval.reference import HFEncoder
+from eval.hf_encoder import HFEncoder
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
 from orin_runner.errors import UserError

@@ -67,7 +67,7 @@ def test_a_node_without_so_many_cpus_is_refused_by_name(tiny_gguf: Path) -> None
     ("answer", "said"),
     [
         (replace(FOUND, digest="another"), "node 10.0.0.2: /models/m.gguf is another file than here"),
-        (Refused("no such file", None), "node 10.0.0.2: no such file"),
+        (Refused("no such file", "copy it there"), "node 10.0.0.2: no such file"),
         ("SIGKILL", "node 10.0.0.2: SIGKILL"),
     ],
 )

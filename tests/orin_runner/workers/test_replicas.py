@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from orin_runner.engine.noise import SCORE_PATHS_AT_LEAST
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.machine.memory_plan import Needs
 from orin_runner.requests import Failed, GenerateRequest, Request, Result, Scored, ScoreRequest, context_tokens
@@ -36,6 +37,7 @@ from tests.support.fake_worker import (
     loads_once,
     never_loads,
     serve,
+    waits_to_be_asked,
 )
 from tests.support.waiting import until
 
@@ -104,9 +106,27 @@ def test_unique_tokens_of_scores_do_not_depend_on_the_number() -> None:
             several.start()
             assert len(dict(several.run(requests))) == 80
             counts.add((several.stats.unique, several.stats.sent))
-            # Each measures the noise on its first piece, not on every one: on eight paths of at most 44 tokens.
-            assert 0 < several.stats.checked <= n * 8 * 44
+            # All together measure the noise on eight paths of at most 44 tokens.
+            assert 0 < several.stats.checked <= 8 * 44
     assert len(counts) == 1
+
+
+def test_what_one_has_not_begun_is_handed_on() -> None:
+    """One of two waits behind its first batch until it is asked; its counts and the noise are those of all pieces."""
+    rng = random.Random(5)
+    prompts = [np.array([rng.randrange(N_VOCAB) for _ in range(20)], dtype=np.int32) for _ in range(400)]
+    requests = [ScoreRequest(prompt, (prompt[:1],)) for prompt in prompts]
+    with replicas([waits_to_be_asked, serve], []) as several:
+        several.start()
+        found = list(several.run(requests))
+        stats, (slow, fast) = several.stats, several.replicas
+    assert sorted(i for i, _ in found) == list(range(400))
+    check(requests, dict(found))
+    assert fast.items > slow.items > 0
+    # What is given back is counted by the one that computes it; at each cut a prefix is computed twice.
+    assert stats.unique <= stats.computed <= 1.05 * stats.unique
+    assert stats.computed == slow.total.computed + fast.total.computed
+    assert stats.checked == SCORE_PATHS_AT_LEAST * 20
 
 
 def test_a_worker_that_is_lost_is_restarted(tmp_path: Path) -> None:
