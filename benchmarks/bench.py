@@ -1,6 +1,6 @@
 """``make bench``: this engine, llama.cpp one prompt at a time, and transformers, on the same items in one run.
 
-    python benchmarks/bench.py [--subjects N] [--questions N] [--rounds N]
+    python -m benchmarks.bench [--subjects N] [--questions N] [--rounds N]
 
 A random Phi-3 of some 100 million parameters is made on the spot and converted. The items are shaped like 5-shot MMLU:
 subjects with a long shared prefix of random tokens, questions of some 60 tokens, four letters to score. Every round
@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from sides import last_logits
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
+from benchmarks.sides import last_logits
 from orin_runner import __version__
 from orin_runner.engine.executor import Executor
 from orin_runner.machine.devices import cpu_threads
@@ -136,8 +136,8 @@ def main() -> None:
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         for name, dtype in dtypes.items():
             for size in BATCH_SIZES:
-                seconds, _ = timed(in_transformers(source, dtype, items[:: max(1, len(items) // 12)], size))
-                best[name] = min(best.get(name, (float("inf"), 0)), (seconds, size))
+                tried, _ = timed(in_transformers(source, dtype, items[:: max(1, len(items) // 12)], size))
+                best[name] = min(best.get(name, (float("inf"), 0)), (tried, size))
         name = min(best, key=lambda key: best[key][0])
         settings = ContextSettings(n_cells=2048, n_batch=2048, n_ubatch=512, n_outputs=256, n_threads=threads)
         engine, supervisor = this_engine(gguf, items)

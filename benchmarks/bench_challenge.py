@@ -1,6 +1,6 @@
 """``make bench-challenge``: greedy texts in the challenge's form on a CPU, four sides in one run.
 
-    python benchmarks/bench_challenge.py [--items N] [--rounds N] [--new-tokens N] [--data FOLDER]
+    python -m benchmarks.bench_challenge [--items N] [--rounds N] [--new-tokens N] [--data FOLDER]
 
 On the exam's text items with the tiny model, and on the challenge's public questions (from ORIN_DATA or --data) with a
 random model of some 100 million parameters: this engine; this engine without drafts; llama.cpp in a plain loop, one
@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from bench import TINY, make_model
-from sides import Side, interleaved, plain_loop, supervisor_of, this_engine, transformers_pipeline
 
+from benchmarks.bench import TINY, make_model
+from benchmarks.sides import Side, interleaved, plain_loop, supervisor_of, this_engine, transformers_pipeline
 from eval.encoding import encode_docs
 from eval.tasks.base import LoadOptions, spread
 from eval.tasks.challenge import Challenge

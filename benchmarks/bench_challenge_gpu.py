@@ -1,6 +1,6 @@
 """The challenge's prompts with forced new tokens: this engine beside transformers at batch 1, on one GPU.
 
-    python benchmarks/bench_challenge_gpu.py --gguf M.gguf --data test_dataset.jsonl [--checkpoint FOLDER]
+    python -m benchmarks.bench_challenge_gpu --gguf M.gguf --data test_dataset.jsonl [--checkpoint FOLDER]
 
 Without a checkpoint transformers gets random weights of the same shape. Random weights follow no choice, so the two
 halves of a greedy text are measured apart as well: prefill with verification of every choice (one new token), and
@@ -18,19 +18,19 @@ from typing import Any
 
 import torch
 import transformers
-from random_gguf import hf_model
-from sides import Side, Texts, interleaved, supervisor_of, this_engine, transformers_generate
 from transformers import AutoModelForCausalLM
 
+from benchmarks.random_gguf import hf_model
+from benchmarks.sides import Side, Texts, interleaved, supervisor_of, this_engine, transformers_generate
 from eval.encoding import encode_docs
 from eval.tasks.base import LoadOptions
 from eval.tasks.challenge import Challenge
 from orin_runner import __version__
-from orin_runner.engine.engine import RunStats
 from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import GenerateRequest
+from orin_runner.runner import RunStats
 
 OURS = "orin-run"
 VERIFY = "... prefill and verification of every choice"
@@ -120,7 +120,7 @@ def main() -> None:
         clocks = ", ".join(f"{clock} {took:.3f}" for clock, took in of.clocks.items())
         print(
             f"{name}, last round: {clocks} s; of decode {of.settle_s:.3f} s for {of.settled} near-ties computed alone; "
-            f"noise {of.noise:.2g}"
+            f"noise {of.text_noise.largest:.2g}"
         )
     same = {name: sum(a == b for a, b in zip(texts[name], texts[THEIRS], strict=True)) for name in (OURS, BARE)}
     own = sum(a == b for a, b in zip(texts[OURS], texts[BARE], strict=True))

@@ -1,6 +1,6 @@
 """How many contexts take turns, and how large their batches are, on the GPUs that are visible.
 
-    python benchmarks/bench_contexts.py --gguf M.gguf --data DIR [--rounds 3] [--tasks mmlu:3000,hellaswag:1000,...]
+    python -m benchmarks.bench_contexts --gguf M.gguf --data DIR [--rounds 3] [--tasks mmlu:3000,hellaswag:1000,...]
         [--shapes 1x2048/1024,2x1024,...]
 
 The model is loaded once, its layers divided as a run divides them; each setting runs the same requests of each task,
@@ -18,8 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_runs import used_mib
-
+from benchmarks.gpu_runs import used_mib
 from eval.encoding import encode_docs
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
@@ -83,8 +82,8 @@ def measure(model: llama.Model, requests: list[Request], shape: Shape, *, gpu: b
     stats = engine.stats
     seconds = stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0)
     took = stats.device
-    shares = [part / seconds for part in (took.submit_s, took.alone_s, took.wait_s, took.idle_s)]
-    return Measured(stats.computed / seconds, stats.computed / stats.unique, *shares, taken)
+    submit, alone, wait, idle = (part / seconds for part in (took.submit_s, took.alone_s, took.wait_s, took.idle_s))
+    return Measured(stats.computed / seconds, stats.computed / stats.unique, submit, alone, wait, idle, taken)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """``make bench-gpu``: a random model of Phi-3-medium's shape on one GPU; this engine, transformers, llama.cpp's tools.
 
-    python benchmarks/bench_gpu.py --data DIR --tokenizer DIR --tools DIR [--work DIR] [--parts matmul,letters,...]
+    python -m benchmarks.bench_gpu --data DIR --tokenizer DIR --tools DIR [--work DIR] [--parts matmul,letters,...]
 
 Each part runs in a process of its own under a time limit, prints what it finds at once and appends it to a file of
 results in the work folder; a part that fails or is cut short says so and the others go on. ``--rounds 3`` runs them
@@ -35,11 +35,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from gpu_runs import MIB, ROOT, Bench, holding, used_mib
 
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+from benchmarks.gpu_runs import MIB, Bench, holding, used_mib
 
 LIMITS = {
     "challenge": 130,
@@ -61,15 +61,13 @@ ORDER = [
 
 
 def model(bench: Bench) -> None:
-    import random_gguf
+    from benchmarks import random_gguf
 
     if not bench.model.exists():
         before = time.perf_counter()
         small = ["--small", "--layers", "2"] if bench.args.small else []
-        script = str(Path(random_gguf.__file__))
-        tokenizer = str(bench.args.tokenizer)
-        head = [sys.executable, script, "header", tokenizer, str(bench.model), "--type", bench.args.type, *small]
-        subprocess.run(head, check=True)
+        words = ["header", str(bench.args.tokenizer), str(bench.model), "--type", bench.args.type, *small]
+        subprocess.run([sys.executable, "-m", "benchmarks.random_gguf", *words], check=True)
         random_gguf.fill(bench.model)
         bench.record(model={"gib": bench.model.stat().st_size / 2**30, "seconds": time.perf_counter() - before})
 
@@ -79,7 +77,7 @@ def matmul(bench: Bench) -> None:
 
     small = bench.args.small
     device, (m, k, n) = ("cpu", (64, 256, 512)) if small else ("cuda", (2048, 5120, 35840))
-    sync = (lambda: None) if small else torch.cuda.synchronize
+    sync: Callable[[], None] = (lambda: None) if small else torch.cuda.synchronize
     a = torch.randn(m, k, device=device, dtype=torch.bfloat16)
     weights = [torch.randn(k, n, device=device, dtype=torch.bfloat16) for _ in range(6)]
 
@@ -161,8 +159,9 @@ def _prompts(bench: Bench, task: str, limit: int) -> list[np.ndarray]:
 def hf(bench: Bench) -> None:
     import torch
     import transformers
-    from random_gguf import hf_model
-    from sides import last_logits
+
+    from benchmarks.random_gguf import hf_model
+    from benchmarks.sides import last_logits
 
     small = bench.args.small
     device = "cpu" if small else "cuda"
@@ -214,7 +213,8 @@ def perplexity(bench: Bench) -> None:
         command += ["-f", str(text), "--hellaswag", "--hellaswag-tasks", str(n), "--load-mode", "none", *extra]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         began = ended = 0.0
-        done, tail = 0, []
+        done = 0
+        tail: list[str] = []
         assert child.stdout is not None
         for line in child.stdout:
             tail = [*tail[-8:], line]
@@ -242,7 +242,7 @@ def memory(bench: Bench) -> None:
     rng = np.random.default_rng(1)
     before = 0 if bench.args.small else used_mib()
     with llama.Model(bench.model) as loaded:
-        rows = {"before": before, "loaded": round(used())}
+        rows: dict[str, Any] = {"before": before, "loaded": round(used())}
         settings = [(256, 512, 256), (512, 1024, 256), (512, 2048, 1300), (1024, 2048, 256), (1024, 2048, 1300)]
         for n_ubatch, n_batch, n_outputs in settings:
             shape = llama.ContextSettings(
@@ -309,10 +309,12 @@ def ballast_mmlu(bench: Bench) -> None:
 
 
 def challenge(bench: Bench) -> None:
-    script = str(Path(__file__).with_name("bench_challenge_gpu.py"))
     data = str(bench.args.data / "cechallenge2024" / "test_dataset.jsonl")
     small = ["--device", "cpu", "--small"] if bench.args.small else []
-    subprocess.run([sys.executable, script, "--gguf", str(bench.model), "--data", data, *small], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench_challenge_gpu", "--gguf", str(bench.model), "--data", data, *small],
+        check=True,
+    )
 
 
 def stolen(bench: Bench) -> None:
@@ -376,8 +378,8 @@ def main() -> None:
     for part in args.parts.split(",") * args.rounds:
         before = time.perf_counter()
         print(f"== {part}", flush=True)
-        command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--started", args.started]
-        child = subprocess.Popen(command, start_new_session=True)
+        words = [*sys.argv[1:], "--part", part, "--started", args.started]
+        child = subprocess.Popen([sys.executable, "-m", "benchmarks.bench_gpu", *words], start_new_session=True)
         try:
             code = child.wait(timeout=LIMITS.get(part, 90))
         except subprocess.TimeoutExpired:

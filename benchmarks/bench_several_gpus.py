@@ -1,6 +1,6 @@
 """One GPU, a replica on each of several, and one model with its layers divided over them: ``orin-run eval`` of each.
 
-    python benchmarks/bench_several_gpus.py --gguf M.gguf --data DIR [--tasks mmlu:6000,hellaswag:2000,bbh_direct:500]
+    python -m benchmarks.bench_several_gpus --gguf M.gguf --data DIR [--tasks mmlu:6000,hellaswag:2000,bbh_direct:500]
         [--ways one,replicas,split] [--rounds 1] [--work DIR]
 
 Each way is a process of its own from its start to its exit, in turn. ``replicas`` is what ``--gpus auto`` does where
@@ -50,7 +50,7 @@ class Measured:
     def tokens(self) -> float:
         """Tokens computed a second of prefill and decode."""
         clocks = self.section["clocks"]
-        return float(self.section["tokens"]["computed"]) / (clocks["prefill"] + clocks["decode"])
+        return float(self.section["tokens"]["computed"]) / float(clocks["prefill"] + clocks["decode"])
 
 
 def measure(task: str, items: str, way: str, args: argparse.Namespace) -> Measured:

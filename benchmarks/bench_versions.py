@@ -1,6 +1,6 @@
 """Two versions of this program side by side: ``orin-run eval`` of another source tree and of this one, interleaved.
 
-    python benchmarks/bench_versions.py --other DIR --gguf M.gguf --data DIR [--tasks mmlu:3000,hellaswag:500]
+    python -m benchmarks.bench_versions --other DIR --gguf M.gguf --data DIR [--tasks mmlu:3000,hellaswag:500]
 
 ``--other`` is a checkout of another commit; both run with the packages of this Python. Every round runs both versions
 of every task, each in processes of its own. The table gives medians of tokens per second, of the ratio pair by pair,
@@ -81,8 +81,8 @@ def main() -> None:
                 rates.setdefault((task, side), []).append(rate)
                 print(f"round {number + 1} {task} {side}: {rate:,.0f} tokens/s, {section['device']}", flush=True)
             pairs = [(json.loads(a), json.loads(b)) for a, b in zip(lines["other"], lines["this"], strict=True)]
-            equal = sum(all(a[key] == b[key] for key in SAME) for a, b in pairs)
-            same[task] = f"{equal}/{len(pairs)}"
+            n_equal = sum(all(a[key] == b[key] for key in SAME) for a, b in pairs)
+            same[task] = f"{n_equal}/{len(pairs)}"
     devices = ", ".join(f"{device.name} ({device.description})" for device in llama_library.devices())
     print(f"{platform.machine()}, {devices}; llama-cpp-python {llama_library.version()}, orin-run {__version__}")
     print("| task | other, tokens/s | this, tokens/s | this / other, median (smallest to largest) | same predictions |")

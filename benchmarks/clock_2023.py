@@ -1,6 +1,6 @@
 """The 2023 clock against a clock outside: from the start of the process to its last score.
 
-    python benchmarks/clock_2023.py TASK --model FILE --data DIR [...]    what ``orin-run eval`` takes, without --out
+    python -m benchmarks.clock_2023 TASK --model FILE --data DIR [...]    what ``orin-run eval`` takes, without --out
 
 The process is started and timed here. Its last score is when ``predictions.jsonl`` was last written.
 """

@@ -3,8 +3,8 @@
 Each break of ``benchmarks/breaks/`` is applied, one at a time, to a copy of the tree in a temporary folder, and the
 tests that should see it run there. The tree itself is not touched. About fifteen minutes on two cores:
 
-    python benchmarks/deliberate_breaks.py --jobs 2
-    python benchmarks/deliberate_breaks.py --only clock --only noise
+    python -m benchmarks.deliberate_breaks --jobs 2
+    python -m benchmarks.deliberate_breaks --only clock --only noise
 
 Exit status 1 if a break was not seen, or could not be tried.
 """

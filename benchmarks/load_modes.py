@@ -1,6 +1,6 @@
 """llama.cpp's ways to read the weights, from the disk and from the page cache, alone and two GPUs at once.
 
-    python benchmarks/load_modes.py FILE.gguf [GPUS]
+    python -m benchmarks.load_modes FILE.gguf [GPUS]
 
 With ``GPUS``, such as 0123, the file is not forgotten: one GPU, then these at once. Each load is a process of its own.
 Before a load "from disk" the kernel is asked to forget the file's pages. The bytes that a process read from the disk

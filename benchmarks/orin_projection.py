@@ -1,6 +1,6 @@
 """What an Orin should take: measured token counts times the roofline. A projection, not a measurement.
 
-    python benchmarks/orin_projection.py --data FOLDER > docs/submission/projection.md
+    python -m benchmarks.orin_projection --data FOLDER > docs/submission/projection.md
 
 FOLDER holds the public data and the tokenizer of Phi-3-medium (ORIN_DATA). Tokens are counted as the engine would
 compute them; nothing is run.
@@ -20,7 +20,7 @@ from eval.hf_encoder import HFEncoder
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
 from orin_runner.batching.tree import TokenTree
-from orin_runner.engine.wanted_tokens import Probes
+from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.requests import GenerateRequest, Request
 
 PARAMETERS = 13_960_238_080
@@ -40,7 +40,7 @@ def tokens_of(requests: Sequence[Request]) -> tuple[int, int]:
     verified = [np.concatenate([request.prompt, text]) for request in texts for text in request.candidates]
     sent = sum(len(request.prompt) for request in requests)
     prompts = [request.prompt for request in texts]
-    return sent, TokenTree([*Probes(requests).paths, *prompts, *verified]).n_unique
+    return sent, TokenTree([*WantedTokens(requests).paths, *prompts, *verified]).n_unique
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What the comparison of a model's data with its manifest costs a run: without one, beside the run, before its answers.
 
-    python benchmarks/proof_cost.py --gguf FILE --data DIR [--task mmlu] [--limit 2000] [--rounds 2]
+    python -m benchmarks.proof_cost --gguf FILE --data DIR [--task mmlu] [--limit 2000] [--rounds 2]
 
 FILE has a manifest beside it (of a random model: ``random_gguf.py prove``). Each way is a process of its own, in turn;
 for the first the manifest is moved away.
@@ -37,8 +37,8 @@ def hidden(path: Path, hide: bool) -> Iterator[None]:
             aside.rename(path)
 
 
-def measure(way: str, args: argparse.Namespace) -> tuple[float, float, float, str]:
-    """Seconds from start to exit, seconds of loading, items a second of inference, and how far the model is proven."""
+def measure(way: str, args: argparse.Namespace) -> tuple[tuple[float, float, float], str]:
+    """Seconds from start to exit, seconds of loading, items a second of inference; and how far the model is proven."""
     with tempfile.TemporaryDirectory() as folder, hidden(manifest_path(args.gguf), way == "no manifest"):
         out = Path(folder) / "run"
         words = ["eval", args.task, "--limit", str(args.limit), "--model", args.gguf, "--data", args.data, "--out", out]
@@ -49,7 +49,7 @@ def measure(way: str, args: argparse.Namespace) -> tuple[float, float, float, st
         (section,) = json.loads((out / "report.json").read_text(encoding="utf-8"))["tasks"].values()
         proof = json.loads((out / "run.json").read_text(encoding="utf-8"))["model"]["proof"]
     clocks = section["clocks"]
-    return wall, clocks["load"], section["items"] / clocks["inference"], proof
+    return (wall, clocks["load"], section["items"] / clocks["inference"]), proof
 
 
 def main() -> None:
@@ -60,14 +60,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
-    found: dict[str, list[tuple[float, float, float, str]]] = {way: [] for way in WAYS}
+    found: dict[str, list[tuple[tuple[float, float, float], str]]] = {way: [] for way in WAYS}
     for _ in range(args.rounds):
         for way in WAYS:
             found[way].append(measure(way, args))
     print("| way | proof | start to exit, s | load, s | items/s of inference |\n| --- | --- | ---: | ---: | ---: |")
     for way, runs in found.items():
-        wall, load, rate = (statistics.median(run[k] for run in runs) for k in (0, 1, 2))
-        print(f"| {way} | {runs[-1][3]} | {wall:.2f} | {load:.2f} | {rate:.1f} |")
+        wall, load, rate = (statistics.median(figures[k] for figures, _ in runs) for k in range(3))
+        print(f"| {way} | {runs[-1][1]} | {wall:.2f} | {load:.2f} | {rate:.1f} |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A random model of a real shape, made in seconds: what speed and memory are measured on.
 
-    python benchmarks/random_gguf.py header TOKENIZER_DIR OUT.gguf [--shape phi3-medium] [--type BF16] [--layers N]
-    python benchmarks/random_gguf.py fill OUT.gguf
-    python benchmarks/random_gguf.py prove OUT.gguf
+    python -m benchmarks.random_gguf header TOKENIZER_DIR OUT.gguf [--shape phi3-medium] [--type BF16] [--layers N]
+    python -m benchmarks.random_gguf fill OUT.gguf
+    python -m benchmarks.random_gguf prove OUT.gguf
 
 ``header`` writes the shape's metadata and tensor table (a sparse file); ``fill`` writes random weights into it,
 drawn on the GPU where there is one: matrices from N(0, 0.02²), norms 1, sinks as the converter has them. The embeddings

@@ -1,6 +1,6 @@
 """How far do a run's scores lie from the same tokens computed alone, and does what the run says of it hold?
 
-    python benchmarks/rounding.py --gguf FILE --data DIR [--tasks arc_easy,hellaswag,winogrande] [--limit 300]
+    python -m benchmarks.rounding --gguf FILE --data DIR [--tasks arc_easy,hellaswag,winogrande] [--limit 300]
 
 Each task runs once as ``orin-run eval`` runs it; then every path is computed again, one sequence in an empty cache, and
 every scored token compared. The table gives what the run's own sample said (``noise`` in ``report.json``), what all
@@ -34,8 +34,10 @@ from orin_runner.requests import Request, Scored, ScoreRequest, context_tokens
 from orin_runner.runner import Noise
 
 Float64 = npt.NDArray[np.float64]
-COLUMNS = ("task", "items", "tokens", "sampled", "rms said", "rms", "largest said", "largest", "margins: 50 %", "99 %")
-COLUMNS += ("widest", "beyond their near-tie")
+COLUMNS = (
+    *("task", "items", "tokens", "sampled", "rms said", "rms", "largest said", "largest"),
+    *("margins: 50 %", "99 %", "widest", "beyond their near-tie"),
+)
 
 
 def alone(executor: Executor, requests: Sequence[Request]) -> Float64:

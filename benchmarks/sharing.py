@@ -1,6 +1,6 @@
 """How much of each task is shared: rows, prompts, tokens as sent, unique tokens, their ratio. No model is needed.
 
-    python benchmarks/sharing.py --data DIR [--tokenizer FOLDER] [--shots N|phi3] [TASK...]
+    python -m benchmarks.sharing --data DIR [--tokenizer FOLDER] [--shots N|phi3] [TASK...]
 
 Every task whose files are in DIR is loaded at its default number of worked examples and tokenized (default: DIR's
 ``tokenizers/phi-3-medium``); the prefix tree over all its paths says what is distinct. "prompts" are the sequences that

@@ -1,6 +1,6 @@
 """What the meter costs a run, and its energy and memory beside the driver's own counters.
 
-    python benchmarks/telemetry.py [--rounds 3] TASK --model FILE --data DIR [...]   as ``orin-run eval``, without --out
+    python -m benchmarks.telemetry [--rounds 3] TASK --model FILE --data DIR [...]   as ``orin-run eval``, without --out
 
 Each round runs ``orin-run eval`` with the meter as it is and with one that samples at the edges of the run only, in
 turn. Prints items/s of both, what reading the sensors took of the run's seconds, and for each run with the meter its
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 EDGES_ONLY_S = 1e6
@@ -26,7 +27,7 @@ EDGES_ONLY_S = 1e6
 def run_once(folder: Path, words: list[str], *, sampled: bool) -> dict[str, Any]:
     """One run, in a process of its own."""
     out, seen = folder / "run", folder / "seen.json"
-    child = [sys.executable, __file__, "--child", "on" if sampled else "off", str(seen)]
+    child = [sys.executable, "-m", "benchmarks.telemetry", "--child", "on" if sampled else "off", str(seen)]
     done = subprocess.run([*child, "eval", *words, "--out", str(out)], stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
@@ -44,11 +45,12 @@ def run_once(folder: Path, words: list[str], *, sampled: bool) -> dict[str, Any]
 def child(sampled: str, seen: Path, words: list[str]) -> None:
     """``orin-run`` with a meter that keeps what it cost, and what the driver counted meanwhile, in ``seen``."""
     import orin_runner.cli.metered as command
+    from eval.runs.meter import Meter
     from orin_runner.cli.main import main as orin_run
 
-    class Watched(command.Meter):
+    class Watched(Meter):
         def __init__(self, path: Path, sensors: Any, **rest: Any) -> None:
-            super().__init__(path, sensors, **rest, **({} if sampled == "on" else {"interval": EDGES_ONLY_S}))
+            super().__init__(path, sensors, **(rest if sampled == "on" else rest | {"interval": EDGES_ONLY_S}))
             self.spent: list[tuple[float, float]] = []
             read = sensors.read
 
@@ -60,14 +62,16 @@ def child(sampled: str, seen: Path, words: list[str]) -> None:
 
             sensors.read = timed
 
-        def __enter__(self) -> command.Meter:
+        def __enter__(self) -> Meter:
             self.began, self.joules = time.perf_counter(), self.counted()
             return super().__enter__()
 
-        def __exit__(self, *raised: object) -> None:
+        def __exit__(
+            self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+        ) -> None:
             used = [smi_mib(gpu.id) for gpu in self._sensors._gpus]
             joules, seconds = self.counted(), time.perf_counter() - self.began
-            super().__exit__(*raised)
+            super().__exit__(kind, value, traceback)
             wall, cpu = (sum(column) for column in zip(*self.spent, strict=True))
             found = {"seconds": seconds, "readings": len(self.spent), "read_s": wall, "read_cpu_s": cpu, "smi": used}
             found["counted"] = None if joules is None or self.joules is None else joules - self.joules
@@ -82,7 +86,7 @@ def child(sampled: str, seen: Path, words: list[str]) -> None:
             except pynvml.NVMLError:  # before Volta
                 return None
 
-    command.Meter = Watched
+    command.Meter = Watched  # type: ignore[attr-defined]
     sys.argv = ["orin-run", *words]
     orin_run()
 

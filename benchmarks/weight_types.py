@@ -1,7 +1,7 @@
 """F16 or BF16? One checkpoint as BF16, F16 and F32 GGUFs, each against transformers in float32.
 
-    python benchmarks/weight_types.py prepare FOLDER    # GGUFs and references; needs torch
-    python benchmarks/weight_types.py compare FOLDER    # the exam with each GGUF on this machine, and a table
+    python -m benchmarks.weight_types prepare FOLDER    # GGUFs and references; needs torch
+    python -m benchmarks.weight_types compare FOLDER    # the exam with each GGUF on this machine, and a table
 
 The checkpoint is the tests' tiny Phi-3 with every value that F16 cannot hold set to zero, so that all three files hold
 exactly the same values and only the arithmetic differs. Speed is compared by ``bench_gpu.py --type F16``: this model is
