@@ -13,7 +13,11 @@ from tests.support.paths import TINY
 
 
 def pytest_configure() -> None:
-    """Give each of several test processes CPUs of its own: llama.cpp's threads spin, and would wait for one another."""
+    """Give each of several test processes CPUs of its own: llama.cpp's threads spin, and would wait for one another.
+
+    pytest-xdist sets a width, at which whatever the tests start would break its lines.
+    """
+    os.environ.pop("COLUMNS", None)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         n, cpus = int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), sorted(os.sched_getaffinity(0))

@@ -66,7 +66,8 @@ def test_make_help_has_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert targets is not None
-    done = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, cwd=ROOT)
+    words = ["make", "--no-print-directory", "help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
     assert {line.split()[1] for line in done.stdout.splitlines()} == {*targets[1].split()}
 
 
