@@ -128,7 +128,9 @@ def test_no_items_are_no_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(b'{"task": 1}\n'), gzip.compress(b"{}\n")[:-4], gzip.compress(b"[\n")]
+    "content",
+    [b"no gzip", gzip.compress(b'{"task": 1}\n'), gzip.compress(b"{}\n")[:-4], gzip.compress(b"[\n")],
+    ids=["no gzip", "no item", "cut off", "no JSON"],  # packed bytes have the time in them
 )
 def test_a_damaged_file_is_said_to_be(tmp_path: Path, content: bytes) -> None:
     """By its name, with what to do."""
