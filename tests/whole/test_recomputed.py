@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,13 +312,24 @@ def test_clocks_and_rates(runs: Runs, task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_what_the_console_prints(runs: Runs, task: str) -> None:
-    """The row of the table, by hand."""
+    """The row of the table and the line of what it cost, by hand."""
     section, printed = runs.section(task), runs.of(task).stdout
-    row = next(line.split() for line in printed.splitlines() if line.startswith(f"{task} "))
-    tokens = [f"{section['tokens'][name]:,}" for name in ("sent", "unique", "computed")]
+    whole = re.sub(r"\n +", " ", printed)  # lines that are too long go on behind spaces
+    lines = [line.split() for line in whole.splitlines()]
+    row = next(words for words in lines if words[:1] == [task])
+    items, rows = section["items"], section["rows"]
     accuracy, error = (f"{100 * section[name]:.2f}%" for name in ("accuracy", "stderr"))
-    seconds, rate = f"{section['clocks']['challenge 2024']:.1f}", f"{section['items_per_s']:.1f}"
-    assert row == [task, str(section["items"]), accuracy, "±", error, seconds, rate, *tokens]
+    (metric, first), *others = section["metrics"].items()
+    assert first["value"] == section["accuracy"]
+    more = ", ".join(f"{name} {100 * found['value']:.2f}%" for name, found in others)
+    asked = str(items) if rows == items else f"{items} of {rows:,}"
+    assert row == [task, *asked.split(), metric, accuracy, "±", error, *more.split()]
+    cost = next(words for words in lines if words[1:3] == ["items", "in"])
+    seconds = f"{section['clocks']['tokenize'] + section['clocks']['inference']:.1f}"
+    rate = f"({section['items_per_s']:.1f}/s);"
+    computed, sent = (f"{section['tokens'][name]:,}" for name in ("computed", "sent"))
+    said = f"{items} items in {seconds} s {rate} {computed} tokens computed, {sent} without sharing"
+    assert cost == said.split()
 
 
 def test_intervals_of_the_page(runs: Runs, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_quiet_report_is_scores_and_costs(capsys: pytest.CaptureFixture[str]) 
         "t: interrupted with 1200 items unanswered; accuracy is of the others",
         "task items metric value ± s.e. other metrics",
         "t 1,200 of 2,400 f1 66.67% ± 4.32% em 12.35%, recall 90.00%",
-        "1,000 items in 600.0 s (1.7/s); 1,300,000 tokens computed, 9,876,543 without sharing",
+        "1,000 items in 489.0 s (2.0/s); 1,300,000 tokens computed, 9,876,543 without sharing",
         "proof: verified",
         "run written to runs/t",
     ]
