@@ -16,6 +16,7 @@ import numpy as np
 from orin_runner.batching.batch import BatchBuilder
 from orin_runner.batching.kv_cells import CellsError, KVCells
 from orin_runner.batching.packer import IDS_BESIDE_PATHS, Budget, Packer, Retained
+from orin_runner.batching.tree import inside
 from orin_runner.batching.wanted_rows import Int64, Part
 from orin_runner.engine.bases import restore_base, save_base
 from orin_runner.engine.executor import Executor, Row
@@ -169,11 +170,8 @@ class DecodeRound:
         for path, owners in enumerate(self._owners):
             for paths, _ in owners:
                 places.setdefault(id(paths), []).append(path)
-        within = np.zeros(len(self._owners) + 1, dtype=np.int64)
-        for own in places.values():
-            within[own[0] + 1] += 1
-            within[own[-1] + 1] -= 1
-        given = self._packer.give_back(share, np.cumsum(within[:-1]) > 0)
+        first, last = (np.array([own[at] for own in places.values()], dtype=np.int64) for at in (0, -1))
+        given = self._packer.give_back(share, inside(first, last, len(self._owners)))
         texts = {id(paths): paths.text for path in given for paths, _ in self._owners[path]}
         return list(texts.values())
 

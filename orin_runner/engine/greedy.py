@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 
 from orin_runner.batching.packer import Budget
-from orin_runner.batching.tree import TokenTree
+from orin_runner.batching.tree import TokenTree, inside
 from orin_runner.batching.wanted_rows import WantedRows
 from orin_runner.engine.decode_round import DecodeRound, RoundRows, TextPaths
 from orin_runner.engine.executor import Executor
@@ -203,21 +203,21 @@ class Greedy:
         owners: list[list[tuple[TextPaths, int]]] = [[] for _ in tree.paths]
         # The path whose tokens a row stands in: all paths and rows of a text belong on one context.
         path_of = np.searchsorted(tree.starts, wanted.outputs, side="right") - 1
-        spans = np.zeros(len(owners) + 1, dtype=np.int64)
+        spans: list[tuple[int, int]] = []
         at = 0
         for text, n, rests in zip(texts, start, ahead, strict=True):
             of_text = TextPaths(text, n, rests, rows[at : at + len(rests)], len(rests))
             paths = tree.index[at : at + len(rests)].tolist()
             for k, path in enumerate(paths):
                 owners[path].append((of_text, k))
-            spans[min(path_of[row.min()] for row in of_text.rows) + 1] += 1
-            spans[max(paths) + 1] -= 1
+            spans.append((min(int(path_of[row.min()]) for row in of_text.rows), max(paths)))
             at += len(rests)
+        bounds = np.array(spans, dtype=np.int64)
         parts = wanted.divide(
             len(self._executors),
             window=self._executors[0].backend.n_swa,
             with_bases=self._cache is not None,
-            barred=np.cumsum(spans[:-1]) > 0,
+            barred=inside(bounds[:, 0], bounds[:, 1], len(owners)),
         )
         lanes = []
         for executor, part in zip(self._executors, parts, strict=False):

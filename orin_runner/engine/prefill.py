@@ -18,7 +18,7 @@ import numpy.typing as npt
 from orin_runner.batching.batch import Batch, BatchBuilder
 from orin_runner.batching.kv_cells import KVCells
 from orin_runner.batching.packer import Budget, Packer
-from orin_runner.batching.tree import TokenTree
+from orin_runner.batching.tree import TokenTree, inside
 from orin_runner.batching.wanted_rows import WantedRows
 from orin_runner.engine.bases import restore_base, save_base
 from orin_runner.engine.executor import Executor, Row
@@ -70,10 +70,7 @@ class Prefill:
             Their indices; nothing is yielded for them.
         """
         asking, first, last = self._wanted.spans(self.tree.index)
-        within = np.zeros(len(self.tree.paths) + 1, dtype=np.int64)
-        np.add.at(within, first + 1, 1)
-        np.add.at(within, last + 1, -1)
-        barred = np.append(np.cumsum(within[:-1]) > 0, False)
+        barred = np.append(inside(first, last, len(self.tree.paths)), False)
         given: list[int] = []
         for lane in self._lanes:
             at, n = lane.first_path, lane.n_paths
