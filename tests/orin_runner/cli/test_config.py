@@ -46,8 +46,9 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_is_repeated_by_its_own_file(tmp_path: Path, tiny_gguf: Path) -> None:
-    """In another folder, with paths that were relative; what is asked and answered is the same, and so is the file."""
+    """In another folder and environment, with paths that were relative: the same is asked and answered, and written."""
     (there := tmp_path / "there").mkdir()
+    (there / "published").mkdir()
     (elsewhere := tmp_path / "elsewhere").mkdir()
     lines = "".join(json.dumps(row) + "\n" for row in OWN)
     (there / "mine é.jsonl").write_text(lines, encoding="utf-8")
@@ -55,10 +56,10 @@ def test_a_run_is_repeated_by_its_own_file(tmp_path: Path, tiny_gguf: Path) -> N
         shutil.copy(f"{tiny_gguf}{suffix}", there / f"m.gguf{suffix}")
     words = ["exam", "mine é.jsonl", "--first", "3", "--max-new-tokens", "5", "--no-draft", "--too-long", "skip"]
     words += ["--model", "m.gguf", "--gpus", "auto", "--no-verify", "--log-items", "--prompt-cache", "cache"]
-    done = orin_run("eval", *words, "--out", "first", "-q", cwd=there)
+    done = orin_run("eval", *words, "--out", "first", "-q", cwd=there, env={"ORIN_DATA": "published"})
     assert done.returncode == 0, done.stderr
     config = there / "first" / RUN_CONFIG
-    done = orin_run("eval", "--config", config, "--out", "again", "-q", cwd=elsewhere)
+    done = orin_run("eval", "--config", config, "--out", "again", "-q", cwd=elsewhere, env={"ORIN_DATA": ""})
     assert done.returncode == 0, done.stderr
     first, again = there / "first", elsewhere / "again"
     assert rows(first) == rows(again) != []
@@ -69,6 +70,7 @@ def test_a_run_is_repeated_by_its_own_file(tmp_path: Path, tiny_gguf: Path) -> N
     assert tomllib.loads(config.read_text(encoding="utf-8")) == {
         "tasks": ["exam", str(there / "mine é.jsonl")],
         "model": str(there / "m.gguf"),
+        "data": str(there / "published"),
         "first": "3",
         "verify": False,
         "draft": False,
