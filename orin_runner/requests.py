@@ -45,8 +45,8 @@ class GenerateRequest:
         prompt: int32 ``[n]``, n >= 1.
         stop: token ids that end the text; the stop token is not part of the output.
         max_new_tokens: upper bound on generated tokens, stop token excluded.
-        candidates: token arrays the text is likely to equal (the answer choices), without stop token. They are
-            verified in the same pass as the prompt and never change the result.
+        candidates: token arrays the text is likely to equal (the answer choices), without stop token. One that
+            begins like the text is verified, several tokens in a decode step; none changes the result.
         until: texts that end the text; one may be the name of a special token. The token that completes one is the
             last of the output; whoever decodes it cuts the text before the first.
     """
@@ -81,7 +81,7 @@ class Generated:
         margin: smallest difference, over the generated positions, between the best and the second-best logit.
         logprob: sum of the log-probabilities of the tokens and of the stop token, if one ended it.
         decode_steps: decode calls beyond the prefill that this request took part in.
-        drafted: how many of the output's tokens came from verified candidates or drafts.
+        drafted: how many of the output's tokens were verified as drafts of candidates, several in a decode step.
     """
 
     tokens: Tokens

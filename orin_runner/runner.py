@@ -20,11 +20,13 @@ class Progress:
     Attributes:
         computed: tokens computed so far.
         unique, sent: as in ``RunStats``, of all requests; they grow by the tokens of the texts that are finished.
+        steps: as in ``DecodeStats``.
     """
 
     computed: int
     unique: int
     sent: int
+    steps: int = 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -42,6 +44,7 @@ class DecodeStats:
 
     Attributes:
         tokens: tokens computed.
+        steps: of these, tokens of decode steps: with which a text went on, and drafts behind them.
         calls: decode calls.
         rows: logit rows read.
         submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation.
@@ -51,6 +54,7 @@ class DecodeStats:
     """
 
     tokens: int = 0
+    steps: int = 0
     calls: int = 0
     rows: int = 0
     submit_s: float = 0.0
@@ -64,7 +68,7 @@ class DecodeStats:
 
     def beside(self, other: DecodeStats) -> DecodeStats:
         """What two that computed at once cost: the counts of both, the seconds of this one."""
-        counts = {name: getattr(self, name) + getattr(other, name) for name in ("tokens", "calls", "rows")}
+        counts = {name: getattr(self, name) + getattr(other, name) for name in ("tokens", "steps", "calls", "rows")}
         return replace(self, **counts)
 
 
@@ -102,8 +106,8 @@ class RunStats:
         sent: tokens as a tool without sharing would compute them: the prompt once with each of its continuations, once
             for all those of a single token; and the greedy texts.
         unique: distinct tokens in the prefix tree of all that is asked and answered: prompts with their continuations,
-            and the greedy texts. Candidates that no text follows are not part of it.
-        computed: tokens computed for the answers (prefill and decode rounds), candidates included.
+            and the greedy texts. Drafts that no text follows are not part of it.
+        computed: tokens computed for the answers (prefill and decode rounds), drafts included.
         checked: tokens computed a second time, to measure the noise and to settle near-ties.
         score_noise: of the log-probabilities that were asked for.
         text_noise: of rows of logits that texts were read from: of each the log-probability that moved most.
@@ -150,6 +154,11 @@ class RunStats:
             clocks=longer.clocks,
             device=longer.device.beside(shorter.device),
         )
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return Progress(self.computed, self.unique, self.sent, self.device.steps)
 
     @property
     def seconds(self) -> float:

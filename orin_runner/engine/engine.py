@@ -22,7 +22,7 @@ from orin_runner.engine.prompt_cache import PromptCache
 from orin_runner.engine.wanted_tokens import WantedTokens
 from orin_runner.errors import UserError
 from orin_runner.requests import Failed, GenerateRequest, Request, Result, Tokens, longest_path
-from orin_runner.runner import DecodeStats, OnProgress, Progress, RunStats, no_progress
+from orin_runner.runner import DecodeStats, OnProgress, RunStats, no_progress
 
 
 class Engine:
@@ -114,7 +114,7 @@ class Engine:
 
         def on_batch() -> None:
             keep_stats()
-            on_progress(Progress(stats.computed, stats.unique, stats.sent))
+            on_progress(stats.progress)
 
         started = time.perf_counter()
         self._check_lengths(requests)
@@ -123,10 +123,10 @@ class Engine:
         scorer = RowScorer(self._n_threads)
         try:
             prefill = Prefill(wanted)
-            paths = [path for text in texts for path in text.paths()]
-            tree = TokenTree(paths)
+            prompts = [text.request.prompt for text in texts]
+            tree = TokenTree(prompts)
             stats.sent = wanted.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
-            stats.unique = _distinct(prefill, wanted, [text.request.prompt for text in texts])
+            stats.unique = _distinct(prefill, wanted, prompts)
             stats.clocks["plan"] = time.perf_counter() - started
             on_batch()
             if wanted.paths:
@@ -181,7 +181,7 @@ class Engine:
             self._executors[0],
             wanted,
             prefill.logprobs,
-            n_unique=prefill.tree.n_unique,
+            n_computed=self.stats.computed,
             n_engines=n_engines,
             most_rows=self._budget.n_outputs,
         )
@@ -202,9 +202,9 @@ class Engine:
                     (request.stop, request.max_new_tokens, request.until),
                 )
                 room = self.max_context - len(request.prompt)
-                fitting = [c for c in request.candidates if self._draft and len(c) <= room]
                 bound = min(request.max_new_tokens, room)
-                text = texts.setdefault(key, GreedyText(i, request, bound, fitting, piece))
+                candidates = request.candidates if self._draft else ()
+                text = texts.setdefault(key, GreedyText(i, request, bound, candidates, piece))
                 twins.setdefault(text.index, []).append(i)
         return list(texts.values()), twins
 

@@ -67,8 +67,13 @@ class Executor:
                     f"sequence {seq} holds positions {low} to {high} where it needs {seen_from} to {start - 1}"
                 )
 
-    def submit(self, batch: Batch) -> None:
-        """Start a prepared batch and make its cuts. On a GPU this returns before the batch is computed."""
+    def submit(self, batch: Batch, n_steps: int = 0) -> None:
+        """Start a prepared batch and make its cuts. On a GPU this returns before the batch is computed.
+
+        Args:
+            batch: not empty.
+            n_steps: tokens of it with which a text goes on, and drafts behind them.
+        """
         started = time.perf_counter()
         self.backend.submit(batch)
         self._submitted = (started, time.perf_counter())
@@ -76,6 +81,7 @@ class Executor:
         stats = self._clock.stats
         stats.submit_s += self._submitted[1] - started
         stats.tokens += len(batch.tokens)
+        stats.steps += n_steps
         stats.calls += 1
         for cut in batch.cuts:
             self.backend.cut(cut.seq, cut.start)

@@ -1,9 +1,9 @@
 """Exact greedy text for many requests at once.
 
-A request that names candidate texts has them verified in the same batches as its prompt: wherever the argmax runs down
-a candidate to a stop token, that text is the greedy output and nothing is decoded. Where it leaves every candidate, and
-for requests without any, decoding goes on token by token, many requests to a batch: each leaves when it stops and
-others join, their prompts' prefill sharing batches with the decode steps of the rest (``decode_round``).
+Texts are decoded token by token, many to a batch: each leaves when it stops and others join, their prompts' prefill
+sharing batches with the decode steps of the rest (``decode_round``). A request may name candidate texts. What one that
+begins with the text so far has next is computed in the same decode step (``drafts``): wherever the argmax runs down a
+candidate to a stop token, one step ends the text.
 
 Where the best two logits lie closer than a near-tie (``noise``), the argmax could depend on the shape of the batch.
 Such a position is computed again in the canonical shape, so that neither the plan nor the candidates can decide the
@@ -19,9 +19,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 
 from orin_runner.batching.packer import Budget
-from orin_runner.batching.tree import TokenTree, inside
+from orin_runner.batching.tree import TokenTree
 from orin_runner.batching.wanted_rows import WantedRows
-from orin_runner.engine.decode_round import DecodeRound, RoundRows, TextPaths
+from orin_runner.engine.decode_round import DecodeRound, RoundRows
+from orin_runner.engine.drafts import Drafts
 from orin_runner.engine.executor import Executor
 from orin_runner.engine.greedy_text import GreedyText
 from orin_runner.engine.logits import RowScorer
@@ -56,6 +57,7 @@ class Greedy:
     ) -> None:
         self._executors, self._budget, self._noise = executors, budget, noise
         self._scorer, self._cache, self._on_batch = scorer, cache, on_batch
+        self._drafts = Drafts()
         self._lanes: list[DecodeRound] = []
         self._others: list[GreedyText] = []  # wait for the end of the first round
         self.settled = 0
@@ -66,7 +68,7 @@ class Greedy:
 
         Args:
             texts: none of them begun.
-            tree: of all their paths, one text's after another's.
+            tree: of their prompts, in their order.
         """
         measured = bool(self._noise.found.n)
         waiting = list(texts) if measured else (yield from self._first_round(texts, tree))
@@ -119,13 +121,8 @@ class Greedy:
 
         Where all do they stay in their own order, which is that of the tree's input.
         """
-        n_paths = [len(text.ahead()) for text in texts]
-        first_path = np.minimum.reduceat(tree.index, np.cumsum([0, *n_paths[:-1]]))
-        order = np.argsort(first_path, kind="stable")
-        lengths = np.zeros(len(tree.paths), dtype=np.int64)
-        np.maximum.at(lengths, first_path, [len(text.request.prompt) for text in texts])
-        # Unique tokens of all prompts up to each text's own.
-        prompts = np.cumsum(np.maximum(0, lengths - tree.lcp))[first_path[order]]
+        order = np.argsort(tree.index, kind="stable")
+        prompts = tree.starts[tree.index[order] + 1]  # unique tokens of all prompts up to each text's own
         fitting = int(np.count_nonzero(prompts <= len(self._executors) * self._budget.n_cells))
         n_some = max(TEXT_ROWS, fitting)
         if n_some >= len(texts):
@@ -164,7 +161,7 @@ class Greedy:
             texts: what to decode.
             left_out: receives those that had to leave for lack of cells.
             kept: receives rows to measure the noise on.
-            tree: of all their paths, if it is at hand.
+            tree: of their prompts, if it is at hand.
         """
         lanes = self._lanes = self._divided(texts, kept, tree)
         for lane in lanes:
@@ -185,47 +182,20 @@ class Greedy:
     def _divided(
         self, texts: Sequence[GreedyText], kept: RoundRows | None, tree: TokenTree | None
     ) -> list[DecodeRound]:
-        """The texts and their paths, on one context or, where the tree can be divided, on several."""
-        start = [len(text.request.prompt) + len(text.tokens) for text in texts]
-        ahead = [text.ahead() for text in texts]
-        # Of each path the row after ``start`` tokens is wanted, and the row after each token ahead.
-        sizes = np.array([len(rest) + 1 for rests in ahead for rest in rests], dtype=np.int64)
-        ends = np.cumsum(sizes)
-        first = np.repeat([n - 1 for n, rests in zip(start, ahead, strict=True) for _ in rests], sizes)
+        """The texts on one context or, where the tree can be divided, on several."""
         if tree is None:
-            tree = TokenTree([path for text in texts for path in text.paths()])
-        wanted = WantedRows(
-            tree,
-            np.repeat(np.arange(len(sizes)), sizes),
-            first + np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes),
+            tree = TokenTree([text.prefix() for text in texts])
+        last = np.array([len(path) - 1 for path in tree.paths], dtype=np.int64)
+        parts = WantedRows(tree, np.arange(len(texts)), last[tree.index]).divide(
+            len(self._executors), window=self._executors[0].backend.n_swa, with_bases=self._cache is not None
         )
-        rows = np.split(wanted.row_of, ends[:-1])
-        owners: list[list[tuple[TextPaths, int]]] = [[] for _ in tree.paths]
-        # The path whose tokens a row stands in: all paths and rows of a text belong on one context.
-        path_of = np.searchsorted(tree.starts, wanted.outputs, side="right") - 1
-        spans: list[tuple[int, int]] = []
-        at = 0
-        for text, n, rests in zip(texts, start, ahead, strict=True):
-            of_text = TextPaths(text, n, rests, rows[at : at + len(rests)], len(rests))
-            paths = tree.index[at : at + len(rests)].tolist()
-            for k, path in enumerate(paths):
-                owners[path].append((of_text, k))
-            spans.append((min(int(path_of[row.min()]) for row in of_text.rows), max(paths)))
-            at += len(rests)
-        bounds = np.array(spans, dtype=np.int64)
-        parts = wanted.divide(
-            len(self._executors),
-            window=self._executors[0].backend.n_swa,
-            with_bases=self._cache is not None,
-            barred=inside(bounds[:, 0], bounds[:, 1], len(owners)),
-        )
+        owners: list[list[GreedyText]] = [[] for _ in tree.paths]
+        for text, path in zip(texts, tree.index.tolist(), strict=True):
+            owners[path].append(text)
         lanes = []
         for executor, part in zip(self._executors, parts, strict=False):
             executor.backend.clear()
             own = owners[part.first_path : part.first_path + len(part.tree.paths)]
-            for of_text in {id(of_text): of_text for path in own for of_text, _ in path}.values():
-                of_text.rows = [row - part.first_row for row in of_text.rows]
-            lanes.append(
-                DecodeRound(executor, self._budget, self._scorer, part, own, self._noise.near_tie, self._cache, kept)
-            )
+            budget, scorer, drafts, near_tie = self._budget, self._scorer, self._drafts, self._noise.near_tie
+            lanes.append(DecodeRound(executor, budget, scorer, part, own, drafts, near_tie, self._cache, kept))
         return lanes

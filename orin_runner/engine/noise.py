@@ -37,12 +37,18 @@ NOISES_OF_A_LEAD = 3
 SCORE_PATHS = 16
 """At most so many paths of score requests are computed again ..."""
 SCORE_SHARE = 0.0025
-"""... costing at most this share of the run's unique tokens ..."""
-SCORE_PATHS_AT_LEAST = 8
-"""... though at least so many are."""
+"""... costing at most this share of the tokens that the run computed ..."""
+SCORE_PATHS_ENOUGH = 8
+"""... though so many may cost ..."""
+MOST_SCORE_SHARE = 0.05
+"""... up to this share; at least one path is computed again."""
 NOISES_OF_A_SCORE = 6
 """A score's near-tie is so many root mean squares: of 600 margins of the tiny model the widest moved by 4.7 of them,
 and eight paths may show three quarters of the true one."""
+WIDER = {1: 5.3, 2: 2.1, 3: 1.5, 4: 1.3, 5: 1.2, 6: 1.1, 7: 1.05}
+"""Where fewer paths than enough were computed again a near-tie is so many times that. Of n normal numbers the root mean
+square comes out below sqrt(q / n) of the true one one time in ten, q the chi-squared distribution's 0.1 quantile for n;
+this is that of ``SCORE_PATHS_ENOUGH`` by that of n. A path counts as one number, as its tokens may move together."""
 LEAST_RMS = 0.002
 """A smaller root mean square is taken as this, in nats, for the reason of ``LEAST_NOISE``."""
 
@@ -96,7 +102,7 @@ class TextNoise:
 
 
 def score_noise(
-    executor: Executor, wanted: WantedTokens, logprobs: Float64, *, n_unique: int, most_rows: int, n_engines: int = 1
+    executor: Executor, wanted: WantedTokens, logprobs: Float64, *, n_computed: int, most_rows: int, n_engines: int = 1
 ) -> Noise:
     """Compute the wanted tokens of some paths again, each path alone, and compare.
 
@@ -104,7 +110,7 @@ def score_noise(
         executor: computes; its cache is empty before and after.
         wanted: what the run wanted.
         logprobs: float64 ``[k]``, the log-probability of each wanted token, in nats.
-        n_unique: unique tokens of the run.
+        n_computed: tokens that the run has computed.
         most_rows: of logits that a decode call may have. Of a path that wants more the last ones are compared.
         n_engines: how many measure their part of it.
     """
@@ -112,7 +118,7 @@ def score_noise(
     known[wanted.path[np.isnan(logprobs)]] = False  # left to another engine, or not finite
     ours = np.flatnonzero(known)
     lengths = np.array([len(wanted.paths[path]) for path in ours.tolist()], dtype=np.int64)
-    paths = ours[paths_to_check(lengths, n_unique, n_engines)].tolist()
+    paths = ours[paths_to_check(lengths, n_computed, n_engines)].tolist()
     paths.sort(key=lambda path: wanted.paths[path].tobytes())
     tokens = [wanted.paths[path] for path in paths]
     first = [max(wanted.first_row(path), len(wanted.paths[path]) - most_rows) for path in paths]
@@ -126,7 +132,8 @@ def score_noise(
         alone = own[np.arange(len(here)), wanted.token[here]] - total
         differences += np.abs(alone - logprobs[here]).tolist()
     rms = _noise(differences, 0.0).rms
-    return _noise(differences, NOISES_OF_A_SCORE * max(rms, LEAST_RMS))
+    wider = WIDER.get(len(paths) * n_engines, 1.0)
+    return _noise(differences, wider * NOISES_OF_A_SCORE * max(rms, LEAST_RMS))
 
 
 def _noise(differences: Sequence[float], near_tie: float) -> Noise:
@@ -136,14 +143,14 @@ def _noise(differences: Sequence[float], near_tie: float) -> Noise:
     return Noise(len(found), float(np.sqrt((found**2).mean())), float(found.max()), near_tie)
 
 
-def paths_to_check(lengths: Int64, n_unique: int, n_engines: int = 1) -> list[int]:
-    """Which of a run's paths to compute again: evenly spread, as many as the allowance pays for.
+def paths_to_check(lengths: Int64, n_computed: int, n_engines: int = 1) -> list[int]:
+    """Which of a run's paths to compute again: evenly spread, as many as the allowance pays for, at least one.
 
     Several engines share a run's allowance, so that all together compute no more again than one would.
 
     Args:
         lengths: int64 ``[n]``, tokens of each path.
-        n_unique: unique tokens of the run, or of the part of it that these paths are.
+        n_computed: tokens computed of the run, or of the part of it that these paths are.
         n_engines: how many there are.
     """
     spread = middles(len(lengths), math.ceil(SCORE_PATHS / n_engines)).tolist()
@@ -151,11 +158,11 @@ def paths_to_check(lengths: Int64, n_unique: int, n_engines: int = 1) -> list[in
     cost = 0
     # Every other one first: the allowance may end the list early.
     for i in [*spread[::2], *spread[1::2]]:
-        cost += int(lengths[i])
-        if len(picked) * n_engines >= SCORE_PATHS_AT_LEAST and cost > SCORE_SHARE * n_unique:
-            break
-        picked.append(i)
-    return picked
+        enough = len(picked) * n_engines >= SCORE_PATHS_ENOUGH
+        if cost + int(lengths[i]) <= (SCORE_SHARE if enough else MOST_SCORE_SHARE) * n_computed:
+            picked.append(i)
+            cost += int(lengths[i])
+    return picked or [int(i) for i in np.argsort(lengths, kind="stable")[:1]]
 
 
 def n_text_rows(n_texts: int) -> int:

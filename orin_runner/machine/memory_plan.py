@@ -30,6 +30,7 @@ from orin_runner.batching.tree import TokenTree
 from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.layer_split import ModelBytes, split_of
 from orin_runner.machine.memory_formula import FORMULA, MIB, context_bytes, cuda_bytes, output_bytes, program_bytes
+from orin_runner.machine.shape import MOST_CONTEXTS, Shape
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import LLAMA_MAX_SEQ, ContextSettings, Simulated
 from orin_runner.requests import GenerateRequest, Request, ScoreRequest, context_tokens
@@ -39,15 +40,16 @@ CELL_STEP = 256
 UBATCHES = {True: (1024, 512, 256), False: (512, 256)}
 """Ubatch sizes by preference, on a GPU and on a CPU. From 1,024 tokens llama.cpp's CUDA attention skips the unused end
 of the cache (``flash_attn_mask_to_KV_max``); below n_seq the compute buffers shrink no further (``sched_reserve``)."""
-BATCHES = (2048, 1024, 512, 256)
+BATCHES = {True: (2048, 1024, 512, 256), False: (512, 256)}
+"""Tokens of a decode call by preference, on a GPU and on a CPU. A CPU computes attention over the cells of all that the
+call has, and over those of the texts that go on beside it: with one ubatch a call the cells are free again before the
+next (``benchmarks/RESULTS.md``)."""
 SCORE_CONTEXTS, TEXT_CONTEXTS, TURN_BATCH = 2, 3, 1024
 """Contexts that take turns on one GPU where choices are scored and where texts are decoded, and tokens of their decode
 calls: one ubatch, so that a submission never waits for the first half of its own batch."""
 STAGE_CONTEXTS, STAGE_BATCH = 2, 512
 """Contexts for each GPU that layers are divided over, and tokens of their decode calls: while one GPU computes for one
 context, the others compute for others."""
-MOST_CONTEXTS = 8
-"""Of a run."""
 DECODE_CELLS = 8192
 """Cells for texts being decoded side by side, where memory allows."""
 GPU_HOST_THREADS = 2
@@ -140,6 +142,7 @@ class MemoryPlan:
         advice: where it does not, the smallest change that makes it fit.
         formula: what stands in for llama.cpp's simulation, None where it was simulated.
         columns: the device's part of ``terms`` by GPU, where there are several.
+        tuned: the settings are those of the shape that was measured to be the fastest (``MemoryPlanner.tuned``).
     """
 
     device: DeviceMemory
@@ -153,6 +156,12 @@ class MemoryPlan:
     advice: str | None = None
     formula: str | None = None
     columns: tuple[Column, ...] = ()
+    tuned: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        """How the decode calls are cut."""
+        return Shape(self.n_contexts, self.settings.n_batch, self.settings.n_ubatch)
 
     @property
     def elastic(self) -> int:
@@ -186,6 +195,7 @@ class MemoryPlan:
             "fits": self.fits,
             "advice": self.advice,
             "formula": self.formula,
+            "tuned": self.tuned,
             "columns": [
                 {**asdict(column), "total": column.total, "remaining": column.remaining} for column in self.columns
             ],
@@ -214,6 +224,7 @@ class MemoryPlanner:
         n_threads: CPU threads.
         simulate: llama.cpp's own sizes, where the device is present; else the formula stands in.
         share: share of the best plan's cache and buffers to make do with, after that plan has failed.
+        tuned: the shape that was measured to be the fastest; it comes first where it fits.
     """
 
     file: GGUFFile
@@ -221,6 +232,7 @@ class MemoryPlanner:
     n_threads: int
     simulate: Simulate | None = None
     share: float = 1.0
+    tuned: Shape | None = None
 
     def plan(self, needs: Needs) -> MemoryPlan:
         """The first of the preferred settings that fits, or the smallest with ``fits`` False and advice.
@@ -230,8 +242,9 @@ class MemoryPlanner:
         """
         plans: list[MemoryPlan] = []
         best: MemoryPlan | None = None
-        for settings, n_contexts in self.candidates(needs):
-            plan = self.sized(needs, settings, n_contexts)
+        measured = [] if self.tuned is None else list(self.shaped(needs, self.tuned))
+        for k, (settings, n_contexts) in enumerate([*measured, *self.candidates(needs)]):
+            plan = replace(self.sized(needs, settings, n_contexts), tuned=k < len(measured))
             if plan.fits:
                 best = best or plan
                 if plan.elastic <= self.share * best.elastic:
@@ -268,9 +281,7 @@ class MemoryPlanner:
 
     def candidates(self, needs: Needs) -> Iterator[tuple[ContextSettings, int]]:
         """A context's sizes and the number of contexts, the fastest first."""
-        longest = min(needs.longest, self.file.n_ctx_train)
         cuda, n_gpus = self.device.cuda, len(self.device.gpus)
-        threads = min(self.n_threads, GPU_HOST_THREADS) if cuda else self.n_threads
         # While a GPU computes for one context, llama.cpp prepares the other's next batch, 13 ms on an H100's host. A
         # Jetson takes seconds for a batch: there the memory is worth more. A CPU computes within the call.
         in_turn = [(min(STAGE_CONTEXTS * n_gpus, MOST_CONTEXTS), STAGE_BATCH)] * (n_gpus > 1)
@@ -280,12 +291,28 @@ class MemoryPlanner:
             for n, n_batch in in_turn
             if cuda and not self.device.unified and needs.n_parts > 1 and needs.tokens > n * n_batch
         ]
-        single = [(1, n_batch, n_ubatch) for n_batch in BATCHES for n_ubatch in UBATCHES[cuda] if n_ubatch <= n_batch]
+        single = [
+            (1, n_batch, n_ubatch) for n_batch in BATCHES[cuda] for n_ubatch in UBATCHES[cuda] if n_ubatch <= n_batch
+        ]
         for n_contexts, n_batch, n_ubatch in several + single:
             # Beside the longest path a full batch; for decoding, room for many sequences at first.
-            roomy = needs.generated and (n_contexts > 1 or n_batch == BATCHES[0])
+            roomy = needs.generated and (n_contexts > 1 or n_batch == BATCHES[cuda][0])
             for beside in (DECODE_CELLS, 0) if roomy else (0,):
-                yield context_settings(needs, n_batch, n_ubatch, longest + n_batch + beside, threads), n_contexts
+                yield self._settings(needs, n_batch, n_ubatch, beside), n_contexts
+
+    def shaped(self, needs: Needs, shape: Shape) -> Iterator[tuple[ContextSettings, int]]:
+        """As ``candidates``, those of one shape; none where there is not work for several contexts that it has."""
+        n_contexts = min(shape.n_contexts, needs.n_parts)
+        if shape.n_contexts > 1 and (n_contexts == 1 or needs.tokens <= n_contexts * shape.n_batch):
+            return
+        for beside in (DECODE_CELLS, 0) if needs.generated else (0,):
+            yield self._settings(needs, shape.n_batch, shape.n_ubatch, beside), n_contexts
+
+    def _settings(self, needs: Needs, n_batch: int, n_ubatch: int, beside: int) -> ContextSettings:
+        """With cells for the longest path, a batch, and so many ``beside`` them."""
+        cells = min(needs.longest, self.file.n_ctx_train) + n_batch + beside
+        threads = min(self.n_threads, GPU_HOST_THREADS) if self.device.cuda else self.n_threads
+        return context_settings(needs, n_batch, n_ubatch, cells, threads)
 
     def sized(self, needs: Needs, settings: ContextSettings, n_contexts: int = 1) -> MemoryPlan:
         """The plan with these ``settings``, whether it fits or not."""

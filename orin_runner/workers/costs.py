@@ -37,9 +37,9 @@ class Costs:
             self.begun = now
             # A part of what was counted is counted; of what was not, nothing is.
             if not self.counted.issuperset(part):
-                self.asked = _sum(self.asked, replace(now, computed=0))
+                self.asked = _sum(self.asked, replace(now, computed=0, steps=0))
                 self.counted.update(part)
-        self.own = Progress(now.computed, now.unique - self.begun.unique, now.sent - self.begun.sent)
+        self.own = replace(now, unique=now.unique - self.begun.unique, sent=now.sent - self.begun.sent)
         return _sum(self.asked, self.earlier, self.own)
 
     def part_is_over(self) -> None:
@@ -57,4 +57,4 @@ class Costs:
 
 
 def _sum(*parts: Progress) -> Progress:
-    return Progress(*(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent")))
+    return Progress(*(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent", "steps")))

@@ -239,7 +239,7 @@ class Replicas:
                         replica.piece_is_over()
                         replica.ended_s = time.perf_counter() - began
                     else:
-                        on_progress(Progress(self.stats.computed, self.stats.unique, self.stats.sent))
+                        on_progress(self.stats.progress)
                 elif isinstance(message, WorkerDiedError):
                     at_work -= 1
                     lost.append(message)

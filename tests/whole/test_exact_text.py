@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from convert.checkpoint import Checkpoint
@@ -36,7 +35,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
 def test_every_text_is_transformers_at_any_budget(
     gguf: Path, room: int, n_batch: int, n_outputs: int, draft: bool
 ) -> None:
-    """From a cache that just holds the longest item to the plan's own; nearly all is settled by the prefill."""
+    """From a cache that just holds the longest item to the plan's own; most tokens are verified as drafts."""
     docs = [doc for doc in get_task("exam").load(LoadOptions()).docs if doc.mode == "generate"]
     tokenizer = Tokenizer.from_gguf(GGUFFile.open(gguf))
     requests = [question.request for question in encode_docs(docs, tokenizer)]
@@ -51,8 +50,8 @@ def test_every_text_is_transformers_at_any_budget(
     assert found == {doc.id: expected["exam", doc.id].text for doc in docs}
     steps = [text.decode_steps for text in texts]
     if draft:
-        assert np.mean([n == 0 for n in steps]) >= 0.9
-        assert np.mean(steps) <= 0.5
+        # One step where a draft had room, two in a cache that just holds the longest item.
+        assert sum(steps) <= 0.25 * sum(len(text.tokens) for text in texts)
     else:
         # Each token but the first, and the stop token, takes a step: nothing was verified behind the switch.
         assert sum(steps) > 0.9 * sum(len(text.tokens) for text in texts)

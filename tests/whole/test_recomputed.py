@@ -248,13 +248,12 @@ def test_margins_and_near_ties(runs: Runs, task: str) -> None:
 @pytest.mark.parametrize("options", [(), ("--no-draft",)])
 @pytest.mark.parametrize("task", TEXTS)
 def test_greedy_figures(runs: Runs, task: str, options: tuple[str, ...]) -> None:
-    """Of the texts' own lines; a text without a step is all drafts, and without drafts every token is a step."""
+    """Of the texts' own lines; each token but the first is a draft's or takes a step."""
     texts = [line for question, line in runs.answers(task, *options) if not question.continuations]
     found = runs.section(task, *options)["greedy"]
     steps = [line["decode_steps"] for line in texts]
     drafted, tokens = (sum(line[name] for line in texts) for name in ("drafted", "n_generated"))
     assert found["texts"] == len(texts)
-    assert found["without_decoding"] == len([n for n in steps if n == 0])
     assert found["decode_steps_per_text"] == pytest.approx(sum(steps) / len(texts))
     assert found["drafted_share"] == pytest.approx(drafted / tokens)
     assert all(line["drafted"] <= line["n_generated"] <= TASKS[task].text_bound for line in texts)
@@ -262,7 +261,7 @@ def test_greedy_figures(runs: Runs, task: str, options: tuple[str, ...]) -> None
         assert drafted == 0
     else:
         assert drafted > 0 or task != "exam", "the tiny model follows no draft of the other"
-        assert all(line["drafted"] == line["n_generated"] for line in texts if line["decode_steps"] == 0)
+        assert all(line["n_generated"] - 1 <= line["drafted"] + line["decode_steps"] for line in texts)
 
 
 @pytest.mark.parametrize("task", TEXTS)

@@ -242,5 +242,5 @@ def test_the_exam_on_llama_cpp_loses_nothing(tmp_path: Path, tiny: Path) -> None
     assert section["identical_texts"] == section["texts"] == 360
     greedy = opened.report["tasks"]["exam"]["greedy"]
     assert greedy["texts"] == 360
-    assert greedy["without_decoding"] >= 0.9 * greedy["texts"]
-    assert greedy["decode_steps_per_text"] <= 0.5
+    assert greedy["decode_steps_per_text"] <= 1.5
+    assert greedy["drafted_share"] >= 0.75

@@ -95,8 +95,8 @@ def settled(depth: int, token: int) -> GreedyText:
     """A text of three verified tokens and a stop token, one of whose positions is decided again."""
     text = GreedyText(0, GenerateRequest(ids(1), STOP, 9), 9, [ids(2, 3, 4)], lambda _: b"x")
     for step in (2, 3, 4, min(STOP)):
-        text.accept(step, 1.0, -0.5)
-    text.drafted, text.open = 3, [depth]
+        text.accept(step, 1.0, -0.5, drafted=step not in STOP)
+    text.open = [depth]
     text.settle(depth, token, 0.25, -0.75)
     return text
 

@@ -49,7 +49,8 @@ def test_the_mirror_holds_what_the_cache_holds(seed: int, monkeypatch: pytest.Mo
 def test_no_prompt_is_computed_twice(window: int, draft: bool, n_contexts: int) -> None:
     """Where texts leave their candidates, decoding goes on from the cells of the prompt, and of what was right.
 
-    Candidates that no text follows are computed, but they are not what was asked: without drafts as much is unique.
+    Of a candidate that begins like the text the rest is computed, but it is not what was asked: without drafts as much
+    is unique.
     """
     rng = random.Random(window)
     families = [[first, *(rng.randrange(N_VOCAB) for _ in range(20))] for first in range(8)]
@@ -74,7 +75,7 @@ def test_no_prompt_is_computed_twice(window: int, draft: bool, n_contexts: int) 
     stats = engine.stats
     assert sum(context.computed for context in contexts) == stats.computed + stats.checked
     assert stats.unique == distinct(paths)
-    assert stats.computed == distinct([*paths, *drafts])
+    assert stats.computed <= distinct([*paths, *drafts])
     assert (stats.computed > stats.unique) is draft
     assert contexts[-1].computed
 

@@ -221,8 +221,8 @@ def test_stop_texts_save_decode_steps() -> None:
     assert steps[1] < steps[0] / 4
 
 
-def test_a_candidate_that_runs_into_a_stop_text_needs_no_decoding() -> None:
-    """The prefill settles it, without any stop token."""
+def test_a_candidate_that_runs_into_a_stop_text_takes_one_decode_step() -> None:
+    """It ends the text, without any stop token; a text of one token takes none."""
     rng = random.Random(6)
     requests = []
     for prompt in random_paths(rng, 10, longest=30):
@@ -234,23 +234,24 @@ def test_a_candidate_that_runs_into_a_stop_text_needs_no_decoding() -> None:
     for request, result in zip(requests, answers(engine, requests), strict=True):
         assert isinstance(result, Generated)
         assert result.tokens.tolist() == request.candidates[0].tolist()
-        assert (result.stopped, result.decode_steps, result.drafted) == (True, 0, len(result.tokens))
+        n = len(result.tokens)
+        assert (result.stopped, result.decode_steps, result.drafted) == (True, n > 1, n - 1)
 
 
-def test_verified_candidates_need_no_decoding() -> None:
-    """Where the text is a candidate, the prefill settles it."""
+def test_verified_candidates_take_one_decode_step() -> None:
+    """Where the text is a candidate, all of it but the first token, which the prompt's row gives."""
     rng = random.Random(5)
     requests = []
     for prompt in random_paths(rng, 10, longest=30):
         text = greedy(prompt, STOP, 30, 0)
-        if text and len(text) < 30:
+        if 2 <= len(text) <= 12:  # of more tokens than a first draft has, it takes two
             requests.append(GenerateRequest(prompt, STOP, 30, (np.array(text, dtype=np.int32),)))
     assert len(requests) > 3
     engine, _ = engine_for(requests, rng)
     for request, result in zip(requests, answers(engine, requests), strict=True):
         assert isinstance(result, Generated)
-        assert result.decode_steps == 0
-        assert result.drafted == len(request.candidates[0])
+        assert result.decode_steps == 1
+        assert result.drafted == len(request.candidates[0]) - 1
     assert engine.stats.computed == engine.stats.unique
 
 

@@ -13,7 +13,15 @@ import pytest
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.engine import Engine
 from orin_runner.engine.executor import Executor, Rows
-from orin_runner.engine.noise import LEAST_RMS, NOISES_OF_A_SCORE, SCORE_PATHS, SCORE_PATHS_AT_LEAST, paths_to_check
+from orin_runner.engine.noise import (
+    LEAST_RMS,
+    MOST_SCORE_SHARE,
+    NOISES_OF_A_SCORE,
+    SCORE_PATHS,
+    SCORE_PATHS_ENOUGH,
+    WIDER,
+    paths_to_check,
+)
 from orin_runner.requests import NOT_FINITE, Failed, Generated, GenerateRequest, Scored, ScoreRequest, Tokens
 from orin_runner.runner import Noise
 from tests.support.engine_cases import N_VOCAB, answers, generate_requests, log_softmax, score_requests
@@ -51,7 +59,7 @@ def test_the_noise_of_scores_is_that_of_whole_answers(n_outputs: int, monkeypatc
             yield rows
 
     monkeypatch.setattr(Executor, "rows_alone", spy)
-    requests = items(60)
+    requests = items(100)
     runner = engine(JITTER, n_outputs=n_outputs)
     said = {}
     for request, result in zip(requests, answers(runner, requests), strict=True):
@@ -66,7 +74,7 @@ def test_the_noise_of_scores_is_that_of_whole_answers(n_outputs: int, monkeypatc
         alone = [log_softmax(row)[token] for row, token in zip(rows, choice[-n:], strict=True)]
         differences += (logprobs[-n:] - np.array(alone)).tolist()
     noise = runner.stats.score_noise
-    assert SCORE_PATHS_AT_LEAST <= len(again) <= SCORE_PATHS
+    assert SCORE_PATHS_ENOUGH <= len(again) <= SCORE_PATHS
     assert noise.n == len(differences)
     assert noise.rms == pytest.approx(np.sqrt(np.mean(np.square(differences))), rel=1e-4)
     assert noise.largest == pytest.approx(np.abs(differences).max(), rel=1e-4)
@@ -102,24 +110,57 @@ def exact_sum(request: ScoreRequest, choice: int) -> float:
 
 def test_exact_arithmetic_has_the_least_noise() -> None:
     runner = engine(0.0)
-    answers(runner, items(20))
+    answers(runner, items(100))
     assert runner.stats.score_noise.largest < 1e-6
     assert runner.stats.score_noise.near_tie == NOISES_OF_A_SCORE * LEAST_RMS
 
 
 def test_paths_are_spread_and_within_the_allowance() -> None:
-    """As many as a share of the unique tokens pays for, at least a few, none twice."""
+    """As many as a share of the unique tokens pays for, eight if a larger share does, none twice."""
     lengths = np.full(10_000, 100)
     assert len(paths_to_check(lengths, 10**7)) == SCORE_PATHS
     assert len(paths_to_check(lengths, 400_000)) == 10, "1,000 tokens"
-    few = paths_to_check(lengths, 1000)
-    assert len(set(few)) == SCORE_PATHS_AT_LEAST
+    few = paths_to_check(lengths, 16_000)
+    assert len(set(few)) == SCORE_PATHS_ENOUGH
     assert max(few) - min(few) > 8_000
-    assert sorted(paths_to_check(lengths[:3], 1000)) == [0, 1, 2]
+    assert len(paths_to_check(lengths, 15_900)) == 7, "795 tokens"
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 24, 100, 300, 1000])
+@pytest.mark.parametrize("shared", [0, 200])
+def test_the_check_costs_a_twentieth_or_one_path(n: int, shared: int) -> None:
+    """Of paths between 20 and 300 tokens that have none or most of them in common; one path: the shortest."""
+    rng = np.random.default_rng(n)
+    lengths = shared + rng.integers(20, 100, n)
+    n_unique = int(shared + (lengths - shared).sum())
+    picked = paths_to_check(lengths, n_unique)
+    assert len(picked) == len(set(picked)) >= 1
+    cost = int(lengths[picked].sum())
+    assert cost <= MOST_SCORE_SHARE * n_unique or (len(picked) == 1 and cost == lengths.min())
+    assert len(picked) >= SCORE_PATHS_ENOUGH or n < 1000
+
+
+def test_fewer_paths_make_a_wider_near_tie() -> None:
+    """So that a small sample that comes out too small is as rare as with eight paths: drawn, one time in ten."""
+    rng = np.random.default_rng(1)
+    rms = {n: np.sqrt((rng.standard_normal((200_000, n)) ** 2).mean(axis=1)) for n in range(1, SCORE_PATHS_ENOUGH + 1)}
+    enough = np.quantile(rms[SCORE_PATHS_ENOUGH], 0.1)
+    for n, wider in WIDER.items():
+        assert wider * np.quantile(rms[n], 0.1) == pytest.approx(enough, rel=0.05)
+    assert sorted(WIDER) == list(range(1, SCORE_PATHS_ENOUGH))
+
+
+def test_a_small_run_says_a_wider_near_tie() -> None:
+    """Six items: five hundredths of their tokens pay for no path, so one is computed again."""
+    runner = engine(JITTER)
+    answers(runner, items(6))
+    noise = runner.stats.score_noise
+    assert 0 < runner.stats.checked <= 22
+    assert noise.near_tie == pytest.approx(WIDER[1] * NOISES_OF_A_SCORE * noise.rms)
 
 
 @pytest.mark.parametrize("n_engines", [2, 4, 8])
-@pytest.mark.parametrize(("n_unique", "n_paths"), [(10**7, SCORE_PATHS), (1000, SCORE_PATHS_AT_LEAST)])
+@pytest.mark.parametrize(("n_unique", "n_paths"), [(10**7, SCORE_PATHS), (20_000, SCORE_PATHS_ENOUGH)])
 def test_engines_that_share_a_run_measure_what_one_would(n_engines: int, n_unique: int, n_paths: int) -> None:
     lengths = np.full(1000 // n_engines, 100)
     each = paths_to_check(lengths, n_unique // n_engines, n_engines)

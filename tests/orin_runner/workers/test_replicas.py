@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from orin_runner.engine.noise import SCORE_PATHS_AT_LEAST
+from orin_runner.engine.noise import SCORE_PATHS_ENOUGH
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.machine.memory_plan import Needs
 from orin_runner.requests import Failed, GenerateRequest, Request, Result, Scored, ScoreRequest, context_tokens
@@ -126,7 +126,7 @@ def test_what_one_has_not_begun_is_handed_on() -> None:
     # What is given back is counted by the one that computes it; at each cut a prefix is computed twice.
     assert stats.unique <= stats.computed <= 1.05 * stats.unique
     assert stats.computed == slow.total.computed + fast.total.computed
-    assert stats.checked == SCORE_PATHS_AT_LEAST * 20
+    assert stats.checked == SCORE_PATHS_ENOUGH * 20
 
 
 def test_a_worker_that_is_lost_is_restarted(tmp_path: Path) -> None:
@@ -318,14 +318,16 @@ def test_ctrl_c_while_they_load() -> None:
 
 def test_what_two_cost_that_computed_at_once() -> None:
     """Counts are those of both, seconds those of the one that worked longer: a clock is not summed."""
-    short = RunStats(10, 8, 9, 1, settle_s=0.5, clocks={"plan": 1.0, "prefill": 2.0}, device=DecodeStats(9, 3, 4, 1.0))
+    short = RunStats(
+        10, 8, 9, 1, settle_s=0.5, clocks={"plan": 1.0, "prefill": 2.0}, device=DecodeStats(9, 2, 3, 4, 1.0)
+    )
     long = RunStats(
-        100, 80, 90, 2, settle_s=0.1, clocks={"plan": 0.5, "prefill": 4.0}, device=DecodeStats(90, 5, 6, 3.0)
+        100, 80, 90, 2, settle_s=0.1, clocks={"plan": 0.5, "prefill": 4.0}, device=DecodeStats(90, 7, 5, 6, 3.0)
     )
     for both in (short.beside(long), long.beside(short)):
         assert (both.sent, both.unique, both.computed, both.checked) == (110, 88, 99, 3)
         assert (both.clocks, both.settle_s) == (long.clocks, 0.1)
-        assert both.device == DecodeStats(99, 8, 10, 3.0)
+        assert both.device == DecodeStats(99, 9, 8, 10, 3.0)
 
 
 class Rated:
