@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from orin_runner.errors import UserError
-from orin_runner.files import make_folder, read_bytes
+from orin_runner.files import make_folder, read_bytes, state_folder
 
 MODEL_VARIABLE = "ORIN_MODEL"
 NAME_ONE = "--model FILE.gguf, or make convert MODEL=..."
@@ -14,8 +14,7 @@ NAME_ONE = "--model FILE.gguf, or make convert MODEL=..."
 
 def state_file() -> Path:
     """``$XDG_STATE_HOME/orin-run/last-model``."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "orin-run" / "last-model"
+    return state_folder() / "last-model"
 
 
 def remember(model: Path) -> None:

@@ -132,6 +132,11 @@ def make_folder(path: Path) -> None:
         folder.mkdir(exist_ok=True)
 
 
+def state_folder() -> Path:
+    """``$XDG_STATE_HOME/orin-run``, where what is remembered from one command to the next lies; it may not be there."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "orin-run"
+
+
 @contextmanager
 def without_stderr() -> Iterator[None]:
     """Nothing gets to standard error, whoever writes it: Rust a traceback before a panic becomes an exception."""

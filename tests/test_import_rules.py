@@ -40,7 +40,9 @@ RULES: dict[str, tuple[str, ...]] = {  # a module goes by the first line that na
     "eval": (),
 }
 ALONE = {  # libraries that one module imports for all, or one of a package
-    "llama_cpp": " ".join(f"orin_runner.model.llama{part}" for part in ("", "_library", "_log", "_vocabulary")),
+    "llama_cpp": " ".join(
+        f"orin_runner.model.llama{part}" for part in ("", "_ceilings", "_library", "_log", "_vocabulary")
+    ),
     "torch": "convert.torch_bin eval.reference",
     "lm_eval": "eval.harness.evaluation eval.harness.model",
     "datasets": "eval.data.readers",

@@ -18,6 +18,7 @@ from orin_runner.engine.prompt_cache import PromptCacheOptions
 from orin_runner.machine.checks import quick_warning
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.memory_plan import MemoryPlan
+from orin_runner.machine.tuned import Tuned, tuned_for
 from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.proof import Evidence, Verdict, examine
@@ -75,14 +76,22 @@ class Launch:
         file: the model.
         device_bytes: memory to plan for on each seat, None for what is free.
         where: a place for each replica.
+        tuned: the fastest shapes that are known of the model.
     """
 
-    def __init__(self, notes: Notes, file: GGUFFile, device_bytes: int | None, where: Sequence[Place]) -> None:
+    def __init__(
+        self,
+        notes: Notes,
+        file: GGUFFile,
+        device_bytes: int | None,
+        where: Sequence[Place],
+        tuned: tuple[Tuned, ...] = (),
+    ) -> None:
         self._notes, self._file, self._where = notes, file, where
         self._loaded = [0.0] * len(where)
         self._bar: Bar | None = None
         self._started = False
-        self._job = Job.of(file, [], device_bytes=device_bytes)
+        self._job = Job.of(file, [], device_bytes=device_bytes, tuned=tuned)
         every = [self._replica(k) for k in range(len(where))]
         self._workers = Replicas(every, notes.warn) if len(every) > 1 else every[0].supervisor
 
@@ -123,6 +132,8 @@ class Launch:
                     self._notes.warn(line)
                 raise typer.Exit(1) from error
         self._bar, self._started = None, True
+        if self._workers.plan.tuned:
+            self._notes.note(tuned_line(self._workers.plan))
         if (context := self._file.original_context) and self._workers.loaded.rope_factors == "long":
             within = sum(length <= context for length in job.lengths)
             self._notes.warn(
@@ -168,14 +179,14 @@ def chosen_places(notes: Notes, file: GGUFFile, gpus: str, replicas: str, ray: s
 
 def plan_here(
     notes: Notes, file: GGUFFile, job: Job, gpus: str = "auto", replicas: str = "auto"
-) -> tuple[MemoryPlan, int]:
-    """The plan of the first replica that ``eval`` would start on this machine, as ``planned`` returns it.
+) -> tuple[MemoryPlan, int, int]:
+    """The plan of the first replica that ``eval`` would start here, as ``planned`` returns it, and their number.
 
     Raises:
         UserError: as ``chosen_places`` and ``planned``.
     """
     with chosen_places(notes, file, gpus, replicas, None) as where:
-        return planned(where[0].job(job), notes.warn, where[0].spawn)
+        return *planned(where[0].job(job), notes.warn, where[0].spawn), len(where)
 
 
 def short_model_line(file: GGUFFile, verdict: Verdict) -> str:
@@ -229,6 +240,16 @@ def offload_lines(loaded: Loaded, file: GGUFFile) -> list[str]:
         kind = {None: "F16", "auto": "F16", "f16": "F16", "f32": "F32", "bf16": "BF16"}.get(asked, asked)
         lines.append(f"F16 products accumulate in {kind} ({F16_COMPUTE}={asked or 'auto'})")
     return lines
+
+
+def tuned_here(file: GGUFFile, *, no_tuned: bool) -> tuple[Tuned, ...]:
+    """What ``orin-run bench`` has found of a model with the library that is installed; nothing with --no-tuned."""
+    return () if no_tuned else tuned_for(file.digest(), llama_library.version())
+
+
+def tuned_line(plan: MemoryPlan) -> str:
+    """That the settings are measured ones."""
+    return f"tuned: {plan.shape}, the fastest that orin-run bench has measured here (--no-tuned plans without)"
 
 
 def plan_lines(plan: MemoryPlan) -> list[str]:

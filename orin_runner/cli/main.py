@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from orin_runner.cli import convert, defaults, exits
+from orin_runner.cli.bench import bench_command
 from orin_runner.cli.diff import diff_command
 from orin_runner.cli.doctor import doctor_command
 from orin_runner.cli.eval import eval_command
@@ -27,6 +29,7 @@ from orin_runner.console import say
 from orin_runner.model import llama_library
 from orin_runner.version import __version__
 
+NAME = "orin-run"
 app = typer.Typer(
     cls=exits.Group,
     no_args_is_help=True,
@@ -58,6 +61,7 @@ _add(
     "microsoft/Phi-3-medium-4k-instruct",
 )
 _add("doctor", doctor_command, "--model FILE.gguf", "--json")
+_add("bench", bench_command, "--model FILE.gguf", "--repetitions 10 --json")
 _add("inspect", inspect_command, "FILE.gguf")
 _add("tasks", tasks_command, "--data FOLDER", "mmlu boolq")
 _add("show", show_command, "mmlu --data FOLDER --id abstract_algebra/3", "my_questions.csv --limit 2 --json")
@@ -89,4 +93,5 @@ def _root(
 
 def main() -> None:
     """Entry point."""
-    exits.run(app, hint=convert.HINT if sys.argv[1:2] == ["convert"] else None)
+    # By its name, however it was started: scripts for shells go by it.
+    exits.run(partial(app, prog_name=NAME), hint=convert.HINT if sys.argv[1:2] == ["convert"] else None)

@@ -71,7 +71,7 @@ First = Annotated[
     str | None,
     typer.Option(
         metavar="N|SHARE",
-        help="Ask only the first so many questions of each subject or sub-task, as lm-evaluation-harness's --limit.",
+        help="Ask only the first so many questions of each subject or sub-task, as --limit of lm-evaluation-harness.",
     ),
 ]
 Shots = Annotated[
@@ -99,7 +99,9 @@ ChallengeProtocol = Annotated[
 ]
 MaxNewTokens = Annotated[
     int | None,
-    typer.Option(min=1, max=MAX_COUNT, help="Bound on each greedy text, where it is lower than the task's own."),
+    typer.Option(
+        metavar="N", min=1, max=MAX_COUNT, help="Bound on each greedy text, where it is lower than the task's own."
+    ),
 ]
 TooLongRule = Annotated[
     TooLong,
@@ -138,6 +140,9 @@ ReplicaCount = Annotated[
         help="Copies of the model that share the run; auto: as many as the GPUs hold, on CPUs one. 1 on several GPUs "
         "divides the model over them.",
     ),
+]
+NoTuned = Annotated[
+    bool, typer.Option("--no-tuned", help="Plan without the settings that orin-run bench has measured to be fastest.")
 ]
 RayCluster = Annotated[
     str | None,

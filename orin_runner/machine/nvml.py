@@ -149,6 +149,20 @@ class NvmlGpu:
         found = self._ask("compute capability", lambda: self._library.nvmlDeviceGetCudaComputeCapability(self._handle))
         return None if found is None else (int(found[0]), int(found[1]))
 
+    def cores(self) -> int | None:
+        """Its CUDA cores."""
+        return self._ask("cores", lambda: int(self._library.nvmlDeviceGetNumGpuCores(self._handle)))
+
+    def most_sm_mhz(self) -> float | None:
+        """The highest clock of its SMs."""
+        return self._most_mhz("clock", self._library.NVML_CLOCK_SM)
+
+    def bandwidth(self) -> float | None:
+        """Bytes/s of its memory: bits of the bus x clock x 2, as all of its kinds move data twice in a clock."""
+        bits = self._ask("memory bus", lambda: int(self._library.nvmlDeviceGetMemoryBusWidth(self._handle)))
+        mhz = self._most_mhz("memory clock", self._library.NVML_CLOCK_MEM)
+        return None if bits is None or mhz is None else bits / 8 * mhz * 1e6 * 2
+
     def read(self, pids: Collection[int]) -> GpuReading:
         """Its counters now; ``pids`` are this program's processes."""
         library, handle = self._library, self._handle
@@ -172,6 +186,9 @@ class NvmlGpu:
             ),
             throttled=self._throttled(),
         )
+
+    def _most_mhz(self, what: str, clock: int) -> float | None:
+        return self._ask(what, lambda: float(self._library.nvmlDeviceGetMaxClockInfo(self._handle, clock)))
 
     def _memory(self) -> Any:
         """``total``, ``free`` and ``used`` bytes. The older form counts what the driver keeps for itself as used."""

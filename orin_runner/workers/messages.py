@@ -17,6 +17,7 @@ from orin_runner.engine.prompt_cache import PromptCacheOptions
 from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.machine.memory_plan import MemoryPlan, Needs, needs_of
+from orin_runner.machine.tuned import Tuned
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama_library import Device
 from orin_runner.requests import Failed, Request, Result, context_tokens
@@ -39,6 +40,7 @@ class Job:
         draft: verify candidates.
         load: load the model; else the worker ends when it has planned.
         prompt_cache: where states of shared prefixes are kept between runs, None for nowhere.
+        tuned: the fastest shapes that are known of this model, on whatever devices.
     """
 
     model: Path
@@ -50,6 +52,7 @@ class Job:
     draft: bool
     load: bool = True
     prompt_cache: PromptCacheOptions | None = None
+    tuned: tuple[Tuned, ...] = ()
 
     @classmethod
     def of(
@@ -61,9 +64,11 @@ class Job:
         draft: bool = True,
         prompt_cache: PromptCacheOptions | None = None,
         n_threads: int | None = None,
+        tuned: tuple[Tuned, ...] = (),
     ) -> Job:
         """The job of answering ``requests`` with ``file``; on all CPUs of this process where no number is given."""
-        nothing = cls(file.path, Needs(longest=1), (), device_bytes, 1.0, n_threads or cpu_threads(), draft)
+        n_threads = n_threads or cpu_threads()
+        nothing = cls(file.path, Needs(longest=1), (), device_bytes, 1.0, n_threads, draft, tuned=tuned)
         return nothing.asking(requests, draft=draft, prompt_cache=prompt_cache)
 
     def asking(

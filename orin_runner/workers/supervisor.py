@@ -18,7 +18,7 @@ from orin_runner.engine.prompt_rate import PromptRate
 from orin_runner.errors import RunError, UserError
 from orin_runner.machine.memory_plan import MemoryPlan
 from orin_runner.requests import Failed, Request, Result, context_tokens, flaws
-from orin_runner.runner import OnProgress, Progress, RunStats, no_progress
+from orin_runner.runner import OnProgress, RunStats, no_progress
 from orin_runner.workers import worker
 from orin_runner.workers.costs import Costs
 from orin_runner.workers.death import Death, LastWords
@@ -331,7 +331,7 @@ class Supervisor:
                 on_given(given)
             elif isinstance(message, Done):
                 self._owed = False
-                costs.update(Progress(message.stats.computed, message.stats.unique, message.stats.sent), part)
+                costs.update(message.stats.progress, part)
                 self.stats = costs.into(message.stats)
                 break
 

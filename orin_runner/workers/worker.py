@@ -11,8 +11,8 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +25,7 @@ from orin_runner.machine.device_memory import DeviceMemory
 from orin_runner.machine.devices import present_device
 from orin_runner.machine.layer_split import split_of
 from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner, budget_of
+from orin_runner.machine.tuned import shape_on
 from orin_runner.model import llama, llama_library, llama_log
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import LoadMode
@@ -63,8 +64,15 @@ def serve(connection: Connection, first: Job | Opening) -> None:
     """Plan, load, then answer whatever comes (``messages``), until the other end closes."""
     sys.setswitchinterval(SWITCH_S)
     llama_log.write_errors_to(sys.stderr.fileno())
-    try:
+    with refusing(connection):
         _serve(connection, first)
+
+
+@contextmanager
+def refusing(connection: Connection) -> Iterator[None]:
+    """What the user can mend is sent as ``Refused``, and ends the process."""
+    try:
+        yield
     except UserError as error:
         connection.send(Refused(error.message, error.hint))
     except OSError as error:
@@ -84,7 +92,7 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
         # refuse.
         early = isinstance(first, Opening) and file.original_context is None
         if early and file.data_bytes + BESIDE_WEIGHTS <= device.available:
-            model, seconds = _load(connection, stack, file, device, {}, split)
+            model, seconds = load(connection, stack, file, device, {}, split)
         job: Job = first if isinstance(first, Job) else connection.recv()
         planner = MemoryPlanner(
             file,
@@ -92,6 +100,7 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
             job.n_threads,
             simulate=lambda settings: llama.simulate(job.model, settings, split),
             share=job.share,
+            tuned=shape_on(device, job.tuned, texts=job.needs.generated),
         )
         plan, max_context = planner.plan_that_fits(job.needs, job.lengths)
         connection.send(Planned(plan, max_context))
@@ -99,7 +108,7 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
             return
         if model is None:
             overrides = file.rope_overrides(job.needs.longest)
-            model, seconds = _load(connection, stack, file, device, overrides, split)
+            model, seconds = load(connection, stack, file, device, overrides, split)
         before = time.perf_counter()
         contexts = [stack.enter_context(llama.Context(model, plan.settings)) for _ in range(plan.n_contexts)]
         seconds += time.perf_counter() - before
@@ -135,7 +144,7 @@ def _serve(connection: Connection, first: Job | Opening) -> None:
             asked = later.pop(0) if later else connection.recv()
 
 
-def _load(
+def load(
     connection: Connection,
     stack: ExitStack,
     file: GGUFFile,
@@ -143,7 +152,7 @@ def _load(
     overrides: Mapping[str, int],
     split: Sequence[int],
 ) -> tuple[llama.Model, float]:
-    """The model, which ``stack`` will close, and the seconds it took."""
+    """The model, which ``stack`` will close, and the seconds it took; ``Loading`` says how far it is."""
     before, said = time.perf_counter(), 0.0
     mode = LoadMode.READ
     if device.cuda:

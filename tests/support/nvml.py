@@ -26,6 +26,9 @@ def gpu(number: int, **changes: Any) -> dict[str, Any]:
         "temperature": 61,
         "reasons": 0,
         "capability": (9, 0),
+        "cores": 16896,
+        "bus": 5120,
+        "most": {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619},
         "processes": [(4242, 19_000 * MIB)],
     }
     return {key: value for key, value in (known | changes).items() if value is not None}
@@ -93,6 +96,15 @@ class FakeNvml:
     def nvmlDeviceGetClockInfo(self, handle: dict[str, Any], type: int) -> int:  # noqa: A002 - as the binding has it
         assert type == pynvml.NVML_CLOCK_SM
         return int(self._known(handle, "clock"))
+
+    def nvmlDeviceGetNumGpuCores(self, device: dict[str, Any]) -> int:
+        return int(self._known(device, "cores"))
+
+    def nvmlDeviceGetMemoryBusWidth(self, device: dict[str, Any]) -> int:
+        return int(self._known(device, "bus"))
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: dict[str, Any], type: int) -> int:  # noqa: A002 - as above
+        return int(self._known(handle, "most")[type])
 
     def nvmlDeviceGetTemperature(self, handle: dict[str, Any], sensor: int) -> int:
         if not self.old:  # CUDA 14 is to be without it

@@ -61,6 +61,15 @@ def test_mmlu_fits_an_orin_with_full_batches(medium: GGUFFile) -> None:
     assert plan.formula is not None
 
 
+def test_a_call_on_a_processor_is_one_ubatch(small: GGUFFile) -> None:
+    """Of scores and of texts: attention is not computed over what other ubatches of the call left in the cache."""
+    planner = MemoryPlanner(small, memory(10**6, cuda=False), 2)
+    for needs in (Needs(300), Needs(300, generated=True)):
+        settings = planner.plan(needs).settings
+        assert (settings.n_batch, settings.n_ubatch) == (512, 512)
+    assert planner.plan(Needs(300, generated=True)).settings.n_cells >= 300 + 512 + 8192
+
+
 def test_new_tokens_are_planned_for_once_and_not_for_every_item(medium: GGUFFile) -> None:
     """500 new tokens behind the longest prompt; a thousand items take the cache that one takes."""
     item = GenerateRequest(np.arange(868, dtype=np.int32), frozenset(), 500)
