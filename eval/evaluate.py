@@ -237,7 +237,9 @@ class _Answers:
     ) -> None:
         self._task, self._questions = prepared.task, prepared.questions
         self._encoder, self._writer, self._on_status = encoder, writer, on_status
-        self._generates = any(isinstance(question.request, GenerateRequest) for question in prepared.questions)
+        texts = [q.request for q in prepared.questions if isinstance(q.request, GenerateRequest)]
+        self._ended = 0
+        self._bound = sum(text.max_new_tokens for text in texts) / len(texts) if texts else 0.0
         self._right = 0
         self._max_context = runner.max_context
         self.predictions: dict[int, Prediction] = {}
@@ -281,6 +283,7 @@ class _Answers:
         else:
             self._write(i, predict(self._task, question, result, self._encoder))
             self.answered += 1
+            self._ended += result.decode_steps if isinstance(result, Generated) else 0
             self.untold += _text_tokens(question.request, result)
         self.seconds += time.perf_counter() - before
         self._say()
@@ -307,4 +310,5 @@ class _Answers:
     def _say(self) -> None:
         done, tokens = len(self.predictions), self.progress
         counts = (done, self._right, len(self._questions), tokens.computed, tokens.unique, tokens.sent)
-        self._on_status(Status(*counts, resumed=self.resumed + self.left_out, texts=self._generates))
+        resumed = self.resumed + self.left_out
+        self._on_status(Status(*counts, resumed, self.asked_tokens.unique, tokens.steps, self._ended, self._bound))

@@ -1,6 +1,6 @@
 """How far a task is, in numbers and in the words of its progress line.
 
-``orin_runner.console`` puts the line together: the task's name, the percentage, these words, the time left.
+``orin_runner.console`` puts the line together: the label, the percentage, these words, the time left (``time_left``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ class Status:
         computed: tokens computed so far.
         unique, sent: tokens of all that is asked, and of the texts so far; 0 until they are counted.
         resumed: items that needed no answer, because an earlier run gave it or memory does not allow one.
-        texts: some are texts, whose length is not known before.
+        asked: of ``unique``, those of prompts and choices.
+        steps: of the tokens computed, those of decode steps (``orin_runner.runner.DecodeStats``).
+        ended: decode steps of the texts that are answered.
+        bound: tokens that a text may have, on average; 0 where none is generated.
     """
 
     done: int
@@ -30,13 +33,10 @@ class Status:
     unique: int
     sent: int
     resumed: int
-    texts: bool = False
-
-    @property
-    def share(self) -> float:
-        """How much of the work is done, 0 to 1: of the tokens, or of the answers where they are ahead or texts."""
-        answers = (self.done - self.resumed) / max(1, self.items - self.resumed)
-        return answers if self.texts or self.computed >= self.unique else max(answers, self.computed / self.unique)
+    asked: int = 0
+    steps: int = 0
+    ended: int = 0
+    bound: float = 0.0
 
     @property
     def saved(self) -> float:

@@ -6,10 +6,45 @@ The engine counts the same of its own tree (``orin_runner.runner.RunStats``: ``s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from orin_runner.requests import Request, Result, Scored, ScoreRequest, Tokens, common_prefix
+from orin_runner.requests import GenerateRequest, Request, Result, Scored, ScoreRequest, Tokens, common_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTokens:
+    """What requests ask for, before anything is answered.
+
+    Attributes:
+        requests: their number.
+        sent: tokens of prompts and choices where nothing is shared.
+        unique: distinct ones of these.
+        context: tokens before one of these, on average.
+        texts: requests for a text.
+        open_tokens: tokens that those texts may have together for which there is no candidate.
+        choice_tokens: tokens of the candidates of the others, of each the average.
+    """
+
+    requests: int
+    sent: int
+    unique: int
+    context: float
+    texts: int
+    open_tokens: int
+    choice_tokens: float
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> AskedTokens:
+        """Those of ``requests``."""
+        texts = [request for request in requests if isinstance(request, GenerateRequest)]
+        paths = [path for request in requests for path in asked_paths(request)]
+        unique, before = _tree_size(paths)
+        sent, context = sum(map(len, paths)), before / max(1, unique)
+        most = sum(text.max_new_tokens for text in texts if not text.candidates)
+        choices = sum(sum(map(len, text.candidates)) / len(text.candidates) for text in texts if text.candidates)
+        return cls(len(requests), sent, unique, context, len(texts), most, choices)
 
 
 def asked_paths(request: Request) -> list[Tokens]:
@@ -43,7 +78,18 @@ def sent_paths(request: Request, result: Result) -> list[Tokens]:
 
 def distinct_tokens(paths: Sequence[Tokens]) -> int:
     """Tokens of the prefix tree of ``paths``: those that follow equal beginnings are one."""
+    return _tree_size(paths)[0]
+
+
+def _tree_size(paths: Sequence[Tokens]) -> tuple[int, int]:
+    """Tokens of the prefix tree of ``paths``, and how many come before each of them, in all."""
     # Any order that brings common beginnings together will do: each path stands behind the one it shares most with.
     ordered = sorted(paths, key=lambda path: path.tobytes())
-    before = [np.empty(0, dtype=np.int32), *ordered[:-1]]
-    return sum(len(path) - common_prefix(last, path) for last, path in zip(before, ordered, strict=False))
+    unique = before = 0
+    last = np.empty(0, dtype=np.int32)
+    for path in ordered:
+        shared, n = common_prefix(last, path), len(path)
+        unique += n - shared
+        before += (n * (n - 1) - shared * (shared - 1)) // 2
+        last = path
+    return unique, before

@@ -8,9 +8,7 @@ goes through ``printable``, and none is taken for rich's markup.
 
 from __future__ import annotations
 
-import os
 import sys
-import textwrap
 import time
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -21,7 +19,7 @@ from typing import Any, Protocol, TextIO
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from orin_runner.files import json_text, naming
 from orin_runner.table import table_lines
@@ -36,6 +34,8 @@ STDOUT = Path("standard output")
 """What an error of writing a result names."""
 BESIDE = 26
 """Cells of a progress line without label and words: a short bar, the percentage, the time left, blanks."""
+NOT_KNOWN = "-:--:--"
+"""Stands for the time left where it is not known."""
 GIB = 2**30
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of what a terminal or a reader acts on instead of showing it: controls (ESC, CR, the C1 range),
@@ -146,21 +146,41 @@ class Notes:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[detail]}", markup=False),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
         )
         label, width = printable(label), self._console.width
         most = max(2, min(width // 2, width - BESIDE))
         if cell_len(label) > most:
             label = f"{chop_cells(label, most - 1)[0]}…"
         with Progress(*columns, console=self._console, transient=True) as progress:
-            yield _Live(progress, progress.add_task(label, total=total, detail=""), width - cell_len(label) - BESIDE)
+            task = progress.add_task(label, total=total, detail="", left=NOT_KNOWN)
+            yield _Live(progress, task, width - cell_len(label) - BESIDE)
 
 
 class Bar(Protocol):
     """Receives progress; see ``Notes.progress``."""
 
-    def update(self, done: float, detail: str = "") -> None:
-        """Say how much is done, and something about it."""
+    def update(self, done: float | None, detail: str = "", left: float | None = None) -> None:
+        """Say how much is done, and something about it.
+
+        Args:
+            done: of the total; None where that is not known.
+            detail: parts with ", " between them, the first that matter most.
+            left: seconds; where none is given it goes on at the pace so far.
+        """
+
+
+class _Clock:
+    """When a bar began, and with that how many seconds are left at its pace."""
+
+    def __init__(self, total: float | None) -> None:
+        self.total, self.began = total, time.monotonic()
+
+    def left(self, done: float | None) -> float | None:
+        """None where the total is not known, or less than 1 % is done, which says nothing about the rest."""
+        if not self.total or done is None or done < self.total / 100:
+            return None
+        return (time.monotonic() - self.began) * (self.total - done) / done
 
 
 class _Live:
@@ -168,31 +188,35 @@ class _Live:
 
     def __init__(self, progress: Progress, task: TaskID, room: int) -> None:
         self._progress, self._task, self._room = progress, task, room
+        self._clock = _Clock(progress.tasks[task].total)
 
-    def update(self, done: float, detail: str = "") -> None:
+    def update(self, done: float | None, detail: str = "", left: float | None = None) -> None:
         said = printable(detail).split(", ")
         while said and cell_len(", ".join(said)) > self._room:
             said.pop()
-        self._progress.update(self._task, completed=done, detail=", ".join(said))
+        if left is None:
+            left = self._clock.left(done)
+        shown = NOT_KNOWN if left is None else duration(left)
+        self._progress.update(self._task, completed=done, detail=", ".join(said), left=shown)
 
 
 class _Lines:
     """A line every ``PLAIN_INTERVAL`` seconds."""
 
     def __init__(self, notes: Notes, label: str, total: float | None) -> None:
-        self._notes, self._label, self._total = notes, label, total
-        self._began = self._last = time.monotonic()
+        self._notes, self._label, self._clock = notes, label, _Clock(total)
+        self._last = self._clock.began
 
-    def update(self, done: float, detail: str = "") -> None:
-        now, total = time.monotonic(), self._total
+    def update(self, done: float | None, detail: str = "", left: float | None = None) -> None:
+        now, total = time.monotonic(), self._clock.total
         if now - self._last < PLAIN_INTERVAL:
             return
         self._last = now
-        share = f" {100 * done / total:.0f} %" if total else ""
-        # Less than 1 % says nothing about the rest.
-        known = total is not None and done >= total / 100
-        left = f", {duration((now - self._began) * (total - done) / done)} left" if total and known else ""
-        self._notes.note(f"{self._label}{share} {detail}".rstrip() + left)
+        share = f" {100 * done / total:.0f} %" if total and done is not None else ""
+        if left is None:
+            left = self._clock.left(done)
+        said = "" if left is None else f", {duration(left)} left"
+        self._notes.note(f"{self._label}{share} {detail}".rstrip() + said)
 
 
 def duration(seconds: float) -> str:
@@ -212,18 +236,21 @@ def print_table(
 
 
 def _width(stream: TextIO) -> int | None:
-    """Cells of a line: those of a terminal or of ``COLUMNS``; None elsewhere, where lines are for programs."""
-    if not stream.isatty() and not os.environ.get("COLUMNS"):
-        return None
-    return max(1, Console(file=stream).width)
+    """Cells of a line on a terminal, ``COLUMNS`` or as it is wide; None elsewhere, where lines are for programs."""
+    return max(1, Console(file=stream).width) if stream.isatty() else None
 
 
 def _folded(text: str, width: int | None) -> str:
     """``text`` in lines that are cut between words; longer words, such as paths, stay whole."""
-    if width is None or len(text) <= width:
+    if width is None or cell_len(text) <= width:
         return text
     indent = " " * (len(text) - len(text.lstrip(" ")) + 2)
-    lines = textwrap.wrap(
-        text, max(width, len(indent) + 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+    first, *words = text.split(" ")
+    lines = [first]
+    for word in words:
+        joined = f"{lines[-1]} {word}"
+        if cell_len(joined) <= width or not lines[-1].strip():
+            lines[-1] = joined
+        else:
+            lines.append(indent + word)
     return "\n".join(lines)

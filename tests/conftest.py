@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ def pytest_configure() -> None:
     """
     os.environ.pop("COLUMNS", None)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
+    # What is remembered of this machine's models and their speed is not the tests' to read or to write.
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="orin-run-state-")
     if worker is not None:
         n, cpus = int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), sorted(os.sched_getaffinity(0))
         own = cpus[int(worker.removeprefix("gw")) :: n]

@@ -15,7 +15,7 @@ TOKENS = (
         "unique: drafts are counted",
         "orin_runner/engine/engine.py",
         "[text.computed() for text in texts])",
-        "[*(text.computed() for text in texts), *paths])",
+        "[np.append(text.prefix(), c) for text in texts for c in text.candidates])",
         (f"{COUNTS}drafts_change_neither_what_is_sent_nor_what_is_unique",),
     ),
     Break(
@@ -63,8 +63,8 @@ TOKENS = (
     Break(
         "unique: equal beginnings are counted once for each path",
         "eval/sent_tokens.py",
-        "len(path) - common_prefix(last, path)",
-        "len(path)",
+        "unique += n - shared",
+        "unique += n",
         ("tests/eval/test_progress.py::test_ctrl_c_behind_the_last_answer_is_noticed",),
     ),
     Break(

@@ -39,6 +39,13 @@ HABITS = (
         (f"{CONFIG}what_is_written_is_read",),
     ),
     Break(
+        "config: the harness's options of a file come behind those that are typed",
+        "orin_runner/cli/lm_eval.py",
+        "[*(arguments or ()), *context.args]",
+        "[*context.args, *(arguments or ())]",
+        ("tests/eval/harness/test_harness_runs.py::test_its_own_file_repeats_it",),
+    ),
+    Break(
         "first: of the whole, not of each group",
         BASE,
         "sizes = Counter(doc.group for doc in docs)",

@@ -55,10 +55,10 @@ LISTED = (
         (f"{ACCOUNTING}a_resumed_run_says_what_all_its_parts_took",),
     ),
     Break(
-        "greedy: texts with one step count as texts without",
+        "greedy: texts without a step do not count",
         "eval/report/section.py",
-        '"without_decoding": steps.count(0)',
-        '"without_decoding": sum(n <= 1 for n in steps)',
+        '"texts": len(steps)',
+        '"texts": sum(n > 0 for n in steps)',
         (f"{CLOCKS}greedy_figures_by_hand",),
     ),
     Break(
@@ -99,8 +99,8 @@ LISTED = (
     Break(
         "greedy: drafts stay verified when a position before them is decided otherwise",
         "orin_runner/engine/greedy_text.py",
-        "self.drafted = self.drafted if stands else min(self.drafted, depth)",
-        "self.drafted = max(self.drafted, 0)",
+        "stands and self.steps[depth][3]), *later]",
+        "True), *later]",
         (f"{COUNTS}a_position_that_is_decided_otherwise_ends_the_drafts_before_it",),
     ),
     Break(

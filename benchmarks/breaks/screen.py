@@ -94,6 +94,13 @@ SCREEN = (
         ("tests/orin_runner/test_console.py::test_a_bar_says_what_there_is_room_for",),
     ),
     Break(
+        "console: lines in a pipe are as wide as COLUMNS",
+        "orin_runner/console.py",
+        "if stream.isatty() else None",
+        "if True else None",
+        ("tests/orin_runner/cli/test_widths.py::test_a_pipe_has_no_width",),
+    ),
+    Break(
         "console: groups are not folded",
         RESULT,
         'if verbose and len(section["groups"]) > 1:',

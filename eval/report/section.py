@@ -156,13 +156,14 @@ def device_section(stats: RunStats) -> dict[str, float]:
     """What the decode calls for the answers took, and the time between them.
 
     ``answer_tokens`` and ``answer_s`` are their tokens and the time from beginning to end, all host work included but
-    not what is computed again alone. Of several workers, one after another, both are sums; of replicas the counts are
-    sums, the seconds those of the one that worked longest.
+    not what is computed again alone; ``step_tokens`` those of texts and of their drafts. Of several workers, one after
+    another, all are sums; of replicas the counts are sums, the seconds those of the one that worked longest.
     """
     device, seconds = stats.device, stats.clocks.get("prefill", 0.0) + stats.clocks.get("decode", 0.0)
     return {
         "seconds": round(seconds, 4),
         "answer_tokens": device.tokens,
+        "step_tokens": device.steps,
         "answer_s": round(seconds - stats.settle_s, 4),
         "calls": device.calls,
         "rows": device.rows,
@@ -171,14 +172,13 @@ def device_section(stats: RunStats) -> dict[str, float]:
 
 
 def greedy_section(predictions: Sequence[Prediction]) -> dict[str, float] | None:
-    """How much of the greedy texts needed no decoding; None where none is known to have been one."""
+    """What the greedy texts needed of decoding; None where none is known to have been one."""
     steps = [p.decode_steps for p in predictions if p.decode_steps is not None]
     if not steps:
         return None
     tokens = sum(p.n_generated or 0 for p in predictions)
     return {
         "texts": len(steps),
-        "without_decoding": steps.count(0),
         "decode_steps_per_text": sum(steps) / len(steps),
         "drafted_share": sum(p.drafted or 0 for p in predictions) / max(1, tokens),
     }

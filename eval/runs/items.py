@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,21 @@ def write_items(directory: Path, prepared: Sequence[Prepared], encoder: Encoder)
     """
     path = directory / PREDICTIONS
     known = read_predictions(path, io.BytesIO(read_bytes(path)))
+    questions = (each for item in prepared for each in questions_as_asked(item, encoder))
+    asked = ((known.get((said["task"], said["id"])), said) for _, said in questions)
+    write_lines(directory, ((prediction, said) for prediction, said in asked if prediction is not None))
+
+
+def write_lines(directory: Path, items: Iterable[tuple[Prediction, Mapping[str, Any]]]) -> None:
+    """Write ``items.jsonl.gz``, a line for each: what was asked, and what became of it.
+
+    Raises:
+        OSError: it cannot be written; it is named.
+    """
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:
-        for item in prepared:
-            for question, asked in questions_as_asked(item, encoder):
-                prediction = known.get((item.task.name, question.doc.id))
-                if prediction is not None:
-                    file.write(json_text({**asked, **_answered(prediction)}).encode() + b"\n")
+        for prediction, asked in items:
+            file.write(json_text({**asked, **_answered(prediction)}).encode() + b"\n")
     write_whole(directory / ITEMS, packed.getvalue())
 
 

@@ -138,7 +138,6 @@ class Greedy(_Shape):
     """``greedy`` of a section."""
 
     texts: Count
-    without_decoding: Count
     decode_steps_per_text: Amount
     drafted_share: Amount
 

@@ -40,8 +40,7 @@ def task_lines(section: dict[str, Any], rate: dict[str, float] | None) -> list[s
     if greedy := section.get("greedy"):
         lines += challenge_clocks(section)
         lines.append(
-            f"{greedy['without_decoding']} of {greedy['texts']} greedy texts needed no decode step; "
-            f"{greedy['decode_steps_per_text']:.2f} steps a text, "
+            f"{greedy['texts']} greedy texts: {greedy['decode_steps_per_text']:.2f} decode steps a text, "
             f"{greedy['drafted_share']:.1%} of tokens were verified drafts"
         )
     if section.get("protocol"):

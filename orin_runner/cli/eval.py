@@ -20,6 +20,7 @@ from eval.truncation import TooLong
 from orin_runner.batching.wanted_rows import MIN_BASE
 from orin_runner.cli import defaults, exits
 from orin_runner.cli.caller import Shell
+from orin_runner.cli.expected import asked_tokens, expected_here, generates, keep_measured
 from orin_runner.cli.launch import (
     Launch,
     all_requests,
@@ -28,6 +29,7 @@ from orin_runner.cli.launch import (
     offload_lines,
     open_proved,
     plan_lines,
+    tuned_here,
 )
 from orin_runner.cli.metered import metered_run
 from orin_runner.cli.options import (
@@ -46,6 +48,7 @@ from orin_runner.cli.options import (
     LogItems,
     MaxNewTokens,
     ModelFile,
+    NoTuned,
     Out,
     RayCluster,
     ReplicaCount,
@@ -82,13 +85,21 @@ from orin_runner.workers.supervisor import Supervisor
 ENGINE = "llama.cpp"
 """What ``run.json`` calls this engine."""
 
+EITHER = "On or off"
+"""Has the options with two names, which take a column of their own: on 80 of a terminal names were cut for it."""
+
 TasksOfRun = Annotated[
     list[str] | None, typer.Argument(metavar="TASK...", help=TASKS_HELP, autocompletion=complete_task)
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out that was broken off, with its tasks and options.")
 ]
-Draft = Annotated[bool, typer.Option("--draft/--no-draft", help="Verify a question's own choices instead of decoding.")]
+Draft = Annotated[
+    bool,
+    typer.Option(
+        "--draft/--no-draft", rich_help_panel=EITHER, help="Verify a question's own choices instead of decoding."
+    ),
+]
 CacheFolder = Annotated[
     Path | None, typer.Option(help="Keep states of shared prefixes here between runs (off by default).")
 ]
@@ -113,6 +124,7 @@ Verify = Annotated[
     typer.Option(
         "--verify/--no-verify",
         show_default=False,
+        rich_help_panel=EITHER,
         help="Compare the model's data with its manifest before the first answer, or not at all (default: beside the "
         "run; before the first answer with --resume and --prompt-cache).",
     ),
@@ -144,6 +156,7 @@ def eval_command(
     device: Device = "auto",
     gpus: Gpus = "auto",
     replicas: ReplicaCount = "auto",
+    no_tuned: NoTuned = False,
     ray: RayCluster = None,
     shard: ShardOption = None,
     prompt_cache: CacheFolder = None,
@@ -195,7 +208,8 @@ def eval_command(
         identity = file.digest() if proof.comes_first else file.digest_as_it_lies()
         cache = PromptCacheOptions(prompt_cache, cache_size, f"model {identity}")
     size = device_bytes(device)
-    with chosen_places(notes, file, gpus, replicas, ray) as where, Launch(notes, file, size, where) as launch:
+    tuned = tuned_here(file, no_tuned=no_tuned)
+    with chosen_places(notes, file, gpus, replicas, ray) as where, Launch(notes, file, size, where, tuned) as launch:
         tokenizer = open_tokenizer(notes, file, named_tokenizer)
         prepared = prepare_all(notes, chosen, options, tokenizer, file.n_ctx_train, too_long, max_new_tokens)
         risks = _warn(notes, prepared, file, tokenizer, prompt_cache=prompt_cache is not None)
@@ -206,13 +220,15 @@ def eval_command(
         requests = all_requests(prepared)
         settings["splits"] = splits(prepared)
         if resume and (report := _finished(out, file, tokenizer, settings, prepared)) is not None:
-            notes.note(
-                f"{out} holds all {len(requests)} answers: nothing is left to go on with, and nothing is changed"
-            )
-            if log_items and not (out / ITEMS).exists():
+            missing = log_items and not (out / ITEMS).exists()
+            changed = f"{ITEMS} is added" if missing else "nothing is changed"
+            notes.note(f"{out} holds all {len(requests)} answers: nothing is left to go on with, and {changed}")
+            if missing:
                 write_items(out, prepared, tokenizer)
             caller.take(report, out, notes, as_json=as_json, page=not (out / PAGE).exists())
             return
+        # The workers load meanwhile. One task that generates nothing needs no more than its own pace.
+        tokens = asked_tokens(prepared) if len(prepared) > 1 or generates(requests) else {}
         with proof, launch.started(whole, draft=draft, prompt_cache=cache) as supervisor:
             verdict = proof.before_answers()
             _say_how_it_runs(notes, supervisor, file, requests)
@@ -226,13 +242,14 @@ def eval_command(
             if part is not None:
                 header["shard"] = said
             with RunWriter(out, header, resume=resume) as writer, proof.told(writer):
-                defaults.write_config(out, context, file.path)
+                defaults.write_config(out, context, defaults.parameters(context, file.path))
                 if resume:
                     torn = "; an incomplete last line was dropped" if writer.torn else ""
                     held = sum(prediction.skipped is None for prediction in writer.known.values())
                     notes.note(f"{out} holds {held} answers of {len(requests)}{torn}")
+                expected = expected_here(tokens, file, supervisor.plan, len(where), None)
                 sections, measured, cacheable = metered_run(
-                    notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll, where
+                    notes, prepared, tokenizer, supervisor, writer, start_s, began, proof.poll, where, tokens, expected
                 )
                 report = {"tasks": sections, "restarts": supervisor.deaths, "warnings": risks, "measured": measured}
                 report["lossy"] = bool(file.quantized)
@@ -244,6 +261,10 @@ def eval_command(
                 supervisor.dismiss()
                 if not left:
                     proof.wait()
+                    if ray is None and not supervisor.deaths:
+                        failure = keep_measured(sections, file, supervisor.plan, len(where), out)
+                        if failure is not None:
+                            notes.detail(failure)
         if prompt_cache is not None and not (left or cacheable or supervisor.deaths):
             notes.warn(f"nothing was taken from the prompt cache or kept in it: {_why_nothing(file.window)}")
         if log_items:

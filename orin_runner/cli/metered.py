@@ -1,9 +1,9 @@
-"""A run's tasks, one after the other, with a meter beside them."""
+"""A run's tasks, one after the other, with a meter and one progress line beside them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,9 @@ from eval.progress import Status
 from eval.runs.meter import Meter
 from eval.runs.samples import SAMPLES
 from eval.runs.writer import RunWriter
+from eval.sent_tokens import AskedTokens
+from eval.time_left import TimeLeft
+from orin_runner.cli.expected import Expected
 from orin_runner.console import Bar, Notes
 from orin_runner.errors import os_error_line
 from orin_runner.machine.sensors import find_sensors
@@ -31,6 +34,8 @@ def metered_run(
     began: float,
     poll: Callable[[], None],
     where: Sequence[Place],
+    asked: Mapping[str, AskedTokens],
+    expected: Expected,
 ) -> tuple[dict[str, Any], dict[str, Any] | None, int]:
     """Run the tasks, up to one that is interrupted, with a meter beside them.
 
@@ -39,6 +44,8 @@ def metered_run(
         began: the start of the process, on the scale of ``time.perf_counter``.
         poll: called whenever a task has come further; what it raises ends the run.
         where: the replicas run.
+        asked: what the tasks ask for, as ``TimeLeft`` wants it.
+        expected: how long they should take.
 
     Returns:
         The tasks' sections of ``report.json``, what was measured, and ``RunStats.cacheable`` of all tasks.
@@ -51,21 +58,25 @@ def metered_run(
     if beyond:
         notes.note("memory, power and GPUs are measured on this machine only")
     unified = device.cuda and device.unified
-    with Meter(writer.directory / SAMPLES, sensors, unified=unified, elsewhere=beyond) as meter:
+    label = prepared[0].task.name if len(prepared) == 1 else f"{len(prepared)} tasks"
+    with (
+        Meter(writer.directory / SAMPLES, sensors, unified=unified, elsewhere=beyond) as meter,
+        notes.progress(label, 1.0) as bar,
+    ):
+        time_left = TimeLeft(asked, {task: expected.seconds[task] for task in expected.measured}, expected.steps)
+        show = _RunProgress(meter, bar, time_left, len(prepared), poll)
         for item in prepared:
             name = item.task.name
-            meter.begin(name)
-            with notes.progress(name, 1.0) as bar:
-                clocks = {"start": start_s, "load": supervisor.loaded.seconds}
-                elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
-                process_clock = partial(_process_clock, began, elsewhere)
-                before = time.perf_counter()
-                show = _TaskProgress(meter, bar, poll)
-                sections[name] = evaluate(item, tokenizer, supervisor, writer, clocks, show, process_clock)
-                if isinstance(supervisor, Replicas):
-                    sections[name]["replicas"] = supervisor.shares()
-                ran += time.perf_counter() - before
-                cacheable += supervisor.stats.cacheable
+            show.begin(name)
+            clocks = {"start": start_s, "load": supervisor.loaded.seconds}
+            elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran
+            process_clock = partial(_process_clock, began, elsewhere)
+            before = time.perf_counter()
+            sections[name] = evaluate(item, tokenizer, supervisor, writer, clocks, show, process_clock)
+            if isinstance(supervisor, Replicas):
+                sections[name]["replicas"] = supervisor.shares()
+            ran += time.perf_counter() - before
+            cacheable += supervisor.stats.cacheable
             if "unanswered" in sections[name]:
                 break
     if meter.failure is not None:
@@ -80,14 +91,25 @@ def _process_clock(began: float, elsewhere: float) -> float:
     return time.perf_counter() - began - elsewhere
 
 
-class _TaskProgress:
-    """Tells meter and progress line how far a task is, and calls ``poll``."""
+class _RunProgress:
+    """Tells meter and progress line how far a run is, and calls ``poll``."""
 
-    def __init__(self, meter: Meter, bar: Bar, poll: Callable[[], None]) -> None:
-        self._meter, self._bar, self._poll = meter, bar, poll
-        self._began = time.perf_counter()
+    def __init__(self, meter: Meter, bar: Bar, time_left: TimeLeft, n_tasks: int, poll: Callable[[], None]) -> None:
+        self._meter, self._bar, self._time_left, self._poll = meter, bar, time_left, poll
+        self._n_tasks, self._task, self._began = n_tasks, 0, 0.0
+        self._name = ""
+
+    def begin(self, name: str) -> None:
+        """The next task begins."""
+        self._task, self._began = self._task + 1, time.perf_counter()
+        self._name = f"{name} ({self._task} of {self._n_tasks}) " if self._n_tasks > 1 else ""
+        self._meter.begin(name)
+        self._time_left.begin(name, self._began)
 
     def __call__(self, status: Status) -> None:
+        now = time.perf_counter()
         self._meter.update(status.computed, status.done - status.resumed)
-        self._bar.update(status.share, status.words(time.perf_counter() - self._began))
+        left = self._time_left.left(status, now)
+        share = None if left is None else self._time_left.share(left, now)
+        self._bar.update(share, f"{self._name}{status.words(now - self._began)}", left)
         self._poll()

@@ -31,23 +31,6 @@ def test_what_is_computed_twice_is_not_saved() -> None:
     assert Status(4, 3, 10, 90, 75, 300, 0).saved == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(
-    ("done", "computed", "unique", "resumed", "share"),
-    [
-        (0, 25, 100, 0, 0.25),  # no answer yet: tokens
-        (2, 50, 100, 0, 0.5),  # answers lag behind: tokens still
-        (6, 50, 100, 0, 0.6),
-        (2, 101, 100, 0, 0.2),  # greedy texts, all prompts computed: answers
-        (6, 100, 100, 5, 0.2),  # of the five that are asked
-        (5, 0, 0, 5, 0.0),
-        (10, 101, 100, 0, 1.0),
-    ],
-)
-def test_how_much_is_done(done: int, computed: int, unique: int, resumed: int, share: float) -> None:
-    """Tokens while prompts are computed, then answers, of what this run asks."""
-    assert Status(done, 0, 10, computed, unique, 500, resumed).share == pytest.approx(share)
-
-
 def test_the_words_of_a_task() -> None:
     """By hand: 3 of 4 right, 2 of them answered now in 8 s, 75 of 300 tokens sent must be computed."""
     status = Status(done=4, right=3, items=10, computed=50, unique=75, sent=300, resumed=2)
@@ -144,4 +127,4 @@ def test_evaluate_says_where_it_is(tmp_path: Path) -> None:
         with RunWriter(tmp_path, header, resume=len(part) > 1) as writer:
             evaluate(Prepared(task, part, {}), NoText(), Answering(), writer, {}, said.append)  # type: ignore[arg-type]
     assert [(s.done, s.right, s.resumed) for s in said] == [(2, 2, 1), (2, 2, 1), (3, 2, 1), (3, 2, 1)]
-    assert said[-1] == Status(done=3, right=2, items=3, computed=20, unique=20, sent=40, resumed=1)
+    assert said[-1] == Status(done=3, right=2, items=3, computed=20, unique=20, sent=40, resumed=1, asked=20)

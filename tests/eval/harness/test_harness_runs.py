@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,7 +18,10 @@ from lm_eval.utils import sanitize_list
 
 from eval.diff import diff
 from eval.export.write import export
+from eval.report.item_data import item_data
+from eval.runs.items import ITEMS, read_items
 from eval.runs.run import Run
+from orin_runner.cli.config import toml_text, tomllib
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.tokenizer import Tokenizer
@@ -86,7 +91,7 @@ def lm_eval(*arguments: str | Path, cwd: Path | None = None) -> Any:
 def run(folder: Path, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all of them, begun with paths that are relative."""
     out = tmp_path_factory.mktemp("run") / "run"
-    options = ("--tasks", "choices.yaml,texts,rolling", "--include_path", ".", "--num_fewshot", "0")
+    options = ("--tasks", "choices.yaml,texts,rolling", "--include_path", ".", "--num_fewshot", "0", "--log-items")
     done = lm_eval(*options, "--model", tiny_gguf, "--out", out, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "rolling: no metric is a score of each item from 0 to 1" in done.stderr
@@ -130,6 +135,53 @@ def test_it_is_a_run(run: Path, tiny_gguf: Path) -> None:
     assert list(sections["texts"]["metrics"]) == ["exact_match,first", "exact_match,whole"]
     assert sections["choices"]["tokens"] is None
     assert (run / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_its_items_are_word_for_word(run: Path, tmp_path: Path) -> None:
+    """Prompt, choices with their numbers and what ends a text; and they are in the report."""
+    with gzip.open(run / ITEMS, "rt", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    items = {(line["task"], line["id"]): line for line in lines}
+    assert set(items) == set(read_items(run)) == set(Run.open(run).predictions)
+    for i, row in enumerate(ROWS):
+        of_choices, of_text = items["choices", str(i)], items["texts", str(i)]
+        assert of_choices["prompt"] == of_text["prompt"] == f"{row['question']}\nAnswer:"
+        assert of_choices["choices"] == [f" {choice}" for choice in row["choices"]]
+        assert of_choices["labels"] == ["0", "1", "2"]
+        assert of_choices["right"] == [str(row["answer"])]
+        assert of_choices["labels"][np.argmax(of_choices["logprobs"])] == of_choices["answer"]
+        assert of_text["choices"] is None
+        assert (of_text["until"], of_text["max_new_tokens"]) == (["\n"], 6)
+        assert of_text["right"] == [row["choices"][row["answer"]]]
+    assert ROWS[3]["question"] in json.dumps(item_data([Run.open(run)], ["run"]))
+    bare = Path(shutil.copytree(run, tmp_path / "bare"))
+    (bare / ITEMS).unlink()
+    done = lm_eval("--resume", "--out", bare, "--log-items")
+    assert f"nothing is left to go on with, and {ITEMS} is added" in done.stderr
+    assert (bare / ITEMS).read_bytes() == (run / ITEMS).read_bytes()
+
+
+def test_its_own_file_repeats_it(run: Path, tmp_path: Path) -> None:
+    """From anywhere; what is typed comes before it, of the harness's options, too."""
+    again = tmp_path / "again"
+    done = lm_eval("--config", run / "run.toml", "--out", again, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert predictions(again) == predictions(run)
+    assert (again / ITEMS).read_bytes() == (run / ITEMS).read_bytes()
+    assert (again / "run.toml").read_bytes() == (run / "run.toml").read_bytes()
+    written = tomllib.loads((run / "run.toml").read_text("utf-8"))
+    assert set(written) == {"tasks", "model", "log-items", "arguments"}
+    config = tmp_path / "mine.toml"
+    config.write_text(toml_text({**written, "tasks": "choices", "arguments": [*written["arguments"], "--limit", "3"]}))
+    done = lm_eval("--config", config, "--limit", "2", "--out", tmp_path / "fewer", "-q")
+    assert (done.returncode, done.stderr) == (0, ""), "no bars either"
+    assert set(Run.open(tmp_path / "fewer").predictions) == {("choices", "0"), ("choices", "1")}
+    config.write_text('taks = "choices"\n')
+    refused(lm_eval("--config", config), f"{config}: 'taks' is no option; did you mean 'tasks'?")
+    config.write_text("num_fewshot = 5\n")
+    refused(
+        lm_eval("--config", config), 'no option; the harness\'s own options stand in arguments = ["--OPTION", "VALUE"]'
+    )
 
 
 def test_report_and_diff_take_it(run: Path, tmp_path: Path) -> None:
@@ -206,6 +258,14 @@ def test_a_run_of_eval_is_none_of_lm_eval(tmp_path: Path, tiny_gguf: Path) -> No
     done = orin_run("eval", "exam", "--limit", "2", "--model", tiny_gguf, "--out", tmp_path / "exam")
     assert done.returncode == 0, done.stderr
     refused(lm_eval("--resume", "--out", tmp_path / "exam"), f"orin-run eval --resume --out {tmp_path / 'exam'}")
+
+
+def test_the_hub_is_named_where_it_does_not_answer(tmp_path: Path, tiny_gguf: Path) -> None:
+    config = {**TASKS["choices"], "task": "far", "dataset_path": "nobody/none", "test_split": "test"}
+    (tmp_path / "far.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    done = lm_eval("--tasks", tmp_path / "far.yaml", "--model", tiny_gguf, "--out", tmp_path / "run")
+    refused(done, "run it once where the hub answers")
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_its_export_is_the_harness_s_own(run: Path, tmp_path: Path) -> None:

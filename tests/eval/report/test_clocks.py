@@ -54,11 +54,12 @@ def test_tokens_are_the_runners() -> None:
 
 def test_seconds_of_the_device() -> None:
     """Prefill and decode; of the answers without what was computed again."""
-    device = DecodeStats(tokens=60, calls=3, rows=40, submit_s=1.0, alone_s=0.5, wait_s=2.0, idle_s=0.25)
+    device = DecodeStats(tokens=60, steps=7, calls=3, rows=40, submit_s=1.0, alone_s=0.5, wait_s=2.0, idle_s=0.25)
     stats = RunStats(clocks={"prefill": 4.0, "decode": 16.0, "check": 8.0}, settle_s=3.0, device=device)
     assert device_section(stats) == {
         "seconds": 20.0,
         "answer_tokens": 60,
+        "step_tokens": 7,
         "answer_s": 17.0,
         "calls": 3,
         "rows": 40,
@@ -77,7 +78,6 @@ def test_greedy_figures_by_hand() -> None:
     ]
     assert greedy_section([*texts, prediction(3)]) == {
         "texts": 3,
-        "without_decoding": 1,
         "decode_steps_per_text": 3.0,
         "drafted_share": 0.45,
     }

@@ -89,7 +89,7 @@ def test_only_texts_without_any_step_needed_no_decoding() -> None:
     ]
     assert greedy_section([prediction(9)]) is None, "a choice, or a run that did not say it"
     section = greedy_section([prediction(9), *texts])
-    assert section == {"texts": 4, "without_decoding": 2, "decode_steps_per_text": 0.75, "drafted_share": 0.5}
+    assert section == {"texts": 4, "decode_steps_per_text": 0.75, "drafted_share": 0.5}
 
 
 def test_meanings_are_the_documents() -> None:

@@ -81,7 +81,7 @@ def run(tmp_path: Path) -> Path:
         writer.spent("mmlu", TaskCost(3, CLOCKS, RunStats(device=DecodeStats(tokens=5))), last=True)
         section = task_report(ITEMS, {**NO_TOKENS, "sent": 900, "unique": 450, "computed": 460}, CLOCKS)
         section |= {"noise": noise(0.03), "near_ties": 1, "split": "test", "rows": 9, "share_of_prompt_rate": 0.9}
-        section["greedy"] = {"texts": 1, "without_decoding": 0, "decode_steps_per_text": 1.0, "drafted_share": 0.6}
+        section["greedy"] = {"texts": 1, "decode_steps_per_text": 1.0, "drafted_share": 0.6}
         report = {
             "tasks": {"mmlu": section},
             "restarts": 1,
