@@ -98,7 +98,7 @@ $(TEST_STAMP): $(RUN_STAMP)
 	@touch $@
 
 $(WHEELS)/built: | $(BIN)/python
-	@echo "compiling llama.cpp (llama-cpp-python $(LLAMA_VERSION), $(BACKEND)) from source: once, some five minutes on two cores"
+	@echo "compiling llama.cpp (llama-cpp-python $(LLAMA_VERSION), $(BACKEND)) from source: once, some $(if $(CUDA),25,five) minutes on two cores"
 	@$(if $(NVCC),,echo "no CUDA compiler found: a CPU build";) true
 	@$(if $(and $(NVCC),$(if $(GPU),,no)),echo "a CUDA compiler but no GPU found: a CPU build";,) true
 	@mkdir -p $(WHEELS)

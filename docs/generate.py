@@ -137,8 +137,7 @@ def _help(command: tuple[str, ...]) -> str:
     done = subprocess.run(
         [*command, "--help"], capture_output=True, encoding="utf-8", check=True, cwd=DOCS.parent, env=environment
     )
-    text = done.stdout.replace("python -m orin_runner", "orin-run")
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip("\n")
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ class _Results(TypedDict):
 
 
 class _Sample(TypedDict):
+    doc_id: int
+    target: Any
     arguments: list[list[Any]]
     resps: list[Any]
     filtered_resps: list[Any]
@@ -83,8 +85,12 @@ def tables_of_harness(run: Run) -> Tables:
     return Tables({**results, **known}, {task: list(_rows(run.directory, task)) for task in results["configs"]})
 
 
-def _rows(directory: Path, task: str) -> Iterator[dict[str, Any]]:
-    """A task's samples as ``EvaluationTracker.save_results_samples`` writes them."""
+def read_samples(directory: Path, task: str) -> Iterator[dict[str, Any]]:
+    """The harness's samples of a task, as a run keeps them.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     path = samples_file(directory, task)
     if not path.exists():
         raise UserError(f"{path} is missing", DAMAGED)
@@ -94,6 +100,12 @@ def _rows(directory: Path, task: str) -> Iterator[dict[str, Any]]:
             SAMPLE.check(row)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not a sample ({error})", DAMAGED) from error
+        yield row
+
+
+def _rows(directory: Path, task: str) -> Iterator[dict[str, Any]]:
+    """A task's samples as ``EvaluationTracker.save_results_samples`` writes them."""
+    for row in read_samples(directory, task):
         given = [{f"arg_{j}": each for j, each in enumerate(one)} for one in row["arguments"]]
         yield {
             **row,

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval import simple_evaluate
+from lm_eval import evaluator, simple_evaluate
 from lm_eval._cli import HarnessCLI
 from lm_eval.config.evaluate_config import EvaluatorConfig
+from lm_eval.loggers.utils import get_commit_from_path
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, make_table, setup_logging
 
@@ -41,6 +42,7 @@ FURTHER = (
 )
 """Options that change what is asked, and that no setting of ``run.json`` stands for."""
 HELP = "lm-eval run --help and lm-eval ls tasks say what there is"
+HUB = "run it once where the hub answers, whose cache serves from then on; or name a YAML task that reads local files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Evaluation:
         Raises:
             UserError: a task cannot be asked.
         """
+        # The harness asks git for the commit of the folder, which writes to standard error where there is none.
+        evaluator.get_git_commit_hash = lambda: get_commit_from_path(Path.cwd())
         try:
             results: dict[str, Any] = simple_evaluate(
                 model,
@@ -126,7 +130,8 @@ class Evaluation:
             if model.asked:
                 raise
             reason = f"cannot ask --tasks {','.join(self.names)}: {type(error).__name__}: {first_line(error)}"
-            raise UserError(f"lm-evaluation-harness {reason}", HELP) from error
+            hint = HUB if isinstance(error, ConnectionError) else HELP
+            raise UserError(f"lm-evaluation-harness {reason}", hint) from error
         return results
 
 
@@ -143,10 +148,17 @@ def write_results(results: dict[str, Any], out: Path) -> None:
     write_whole(out / RESULTS, json.dumps(rest, indent=1, default=handle_non_serializable))
 
 
-def table_lines(results: dict[str, Any]) -> list[str]:
-    """The harness's own tables of its results."""
+def tables(results: dict[str, Any]) -> list[list[list[str]]]:
+    """The harness's own tables of its results, of tasks and of groups: rows of cells, the header first."""
     columns = ("results", "groups") if "groups" in results else ("results",)
-    return [line for column in columns for line in make_table(results, column).splitlines()]
+    return [_cells(make_table(results, column)) for column in columns]
+
+
+def _cells(table: str) -> list[list[str]]:
+    """The cells of a table in Markdown; blanks before the first one say how deep in its group a task is."""
+    head, _, *rows = [line.strip("|").split("|") for line in table.splitlines()]
+    cells = [[first.rstrip(), *(cell.strip() for cell in others)] for first, *others in rows]
+    return [[name.strip() for name in head], *cells]
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,9 @@ else:
 
 RUN_CONFIG = "run.toml"
 """The file in a run's folder that repeats the run."""
+ARGUMENTS = "arguments"
+"""The key of a command that passes options on."""
+PASSED_ON = f'the harness\'s own options stand in {ARGUMENTS} = ["--OPTION", "VALUE"]'
 CONFIG = "config"
 """The option that names such a file, and cannot stand in one."""
 
@@ -47,7 +50,9 @@ def read_config(path: Path, command: Any) -> dict[str, Any]:
         raise UserError(
             f"{path} is not TOML: {error}", "a line of it is such as limit = 100 or model = 'FILE'"
         ) from error
-    return checked(found, keys_of(command), str(path), f"orin-run {command.name} --help lists the options")
+    keys = keys_of(command)
+    hint = f"orin-run {command.name} --help lists the options"
+    return checked(found, keys, str(path), PASSED_ON if ARGUMENTS in keys else hint)
 
 
 def checked(found: Mapping[str, Any], keys: Mapping[str, Any], where: str, hint: str) -> dict[str, Any]:

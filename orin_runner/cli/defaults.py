@@ -105,7 +105,7 @@ def kept(context: typer.Context, settings: Mapping[str, Any], model: Path) -> di
         settings: of ``run.json``, which has some of them already.
         model: that is used.
     """
-    found = _parameters(context, model)
+    found = parameters(context, model)
     return {
         name: value
         for name, value in found.items()
@@ -113,8 +113,13 @@ def kept(context: typer.Context, settings: Mapping[str, Any], model: Path) -> di
     }
 
 
-def write_config(directory: Path, context: typer.Context, model: Path) -> None:
+def write_config(directory: Path, context: typer.Context, found: Mapping[str, Any]) -> None:
     """Write what repeats a run with ``--config``, where that is not there: each parameter that has not its default.
+
+    Args:
+        directory: of the run.
+        context: of the command.
+        found: its parameters (``parameters``).
 
     Raises:
         OSError: it cannot be written.
@@ -122,17 +127,16 @@ def write_config(directory: Path, context: typer.Context, model: Path) -> None:
     path = directory / RUN_CONFIG
     if path.exists():
         return
-    found = _parameters(context, model)
-    values = {}
+    left, values = dict(found), {}
     for key, param in keys_of(context.command).items():
-        value = None if param.name in NOT_KEPT else found.pop(param.name, None)  # a key for each, its first
-        if value is not None and value != _plain(param.default):
+        value = None if param.name in NOT_KEPT else left.pop(param.name, None)  # a key for each, its first
+        if value not in (None, [], _plain(param.default)):
             values[key] = value
     text = f"# orin-run {context.command.name} --config {RUN_CONFIG} does this again; --out names another folder.\n"
     write_whole(path, text + toml_text(values))
 
 
-def _parameters(context: typer.Context, model: Path) -> dict[str, Any]:
+def parameters(context: typer.Context, model: Path) -> dict[str, Any]:
     """A command's parameters as JSON has them, with absolute paths: they may be used in another folder."""
     found = {name: _plain(value) for name, value in context.params.items()}
     found["model"] = str(model.absolute())
@@ -161,7 +165,7 @@ def _of_run(directory: Path, command: Command) -> dict[str, Any]:
     if not (directory / RUN).exists():
         return {}
     header = read_header(directory)
-    if command.name != "lm-eval" and "lm_eval" in header.get("settings", {}):
-        again = f"orin-run lm-eval --resume --out {shlex.quote(str(directory))}"
-        raise UserError(f"{directory} holds a run of lm-eval", again)
+    if (owner := "lm-eval" if "lm_eval" in header.get("settings", {}) else "eval") != command.name:
+        again = f"orin-run {owner} --resume --out {shlex.quote(str(directory))}"
+        raise UserError(f"{directory} holds a run of {owner}", again)
     return {**header.get("settings", {}), **header.get("options", {})}

@@ -41,7 +41,7 @@ def export_command(
     done = export(Run.open(run), out or run / form.value)
     if done.without_prompts:
         of = f"{len(done.without_prompts)} of {len(done.samples)} tasks"
-        notes.note(f"the prompts of {of} are left out: no {ITEMS} has them")
+        notes.note(f"the prompts of {of} are left out: no {ITEMS} has them (--log-items writes it)")
     if as_json:
         say_json({"results": str(done.results), "samples": [str(path) for path in done.samples]})
     else:

@@ -81,7 +81,7 @@ def try_out(file: GGUFFile, notes: Notes, *, verify: bool) -> Findings:
     except UserError as error:
         refused.append(str(error))
     try:
-        plan, fitting = plan_here(notes, file, Job.of(file, []))
+        plan, fitting, _ = plan_here(notes, file, Job.of(file, []))
         if not fitting:
             refused.append(f"it does not fit into this machine's memory: {plan.advice}")
     except UserError as error:

@@ -13,20 +13,22 @@ import typer
 from eval.export.harness_run import RESULTS
 from eval.report.page import PAGE
 from eval.report.section import scores_section
+from eval.runs.items import ITEMS
 from eval.runs.meter import Meter
 from eval.runs.prediction import Prediction
 from eval.runs.resume import check_folder, check_settings, read_earlier
-from eval.runs.run import RUN, read_header
 from eval.runs.samples import SAMPLES
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
-from orin_runner.cli import exits
+from orin_runner.cli import defaults, exits
 from orin_runner.cli.eval import ENGINE, Resume
 from orin_runner.cli.launch import Launch, chosen_places, open_proved
 from orin_runner.cli.options import (
     AllowQuantized,
+    Config,
     Device,
     Gpus,
+    LogItems,
     ModelFile,
     Out,
     RayCluster,
@@ -37,7 +39,7 @@ from orin_runner.cli.options import (
 from orin_runner.cli.result import run_folder, write_report
 from orin_runner.cli.run_header import common_header, model_header
 from orin_runner.cli.tokenizer import NamedTokenizer, open_tokenizer
-from orin_runner.console import Notes, listed, say
+from orin_runner.console import Notes, listed, print_table, say
 from orin_runner.errors import UserError
 from orin_runner.machine.sensors import find_sensors
 from orin_runner.model.gguf_file import GGUFFile
@@ -48,6 +50,11 @@ from orin_runner.workers.places import Place, gpus_here
 from orin_runner.workers.replicas import Replicas
 from orin_runner.workers.supervisor import Supervisor
 
+HarnessArguments = Annotated[
+    list[str] | None,
+    typer.Option("--arguments", hidden=True, help="Words of the harness's own options, before those that are typed."),
+]
+"""What ``arguments`` of a run file is."""
 FOLDERS = ("--include_path",)
 """Options of the harness that name a folder."""
 
@@ -68,13 +75,17 @@ def lm_eval_command(
     replicas: ReplicaCount = "auto",
     ray: RayCluster = None,
     too_long: TooLongRule = TooLong.TRUNCATE,
+    log_items: LogItems = False,
+    config: Config = None,  # noqa: ARG001 - defaults.Command has read it
+    arguments: HarnessArguments = None,
     *,
     notes: Notes,
 ) -> None:
     """Run any task of lm-evaluation-harness; all other options are the harness's own (needs the lm-eval extra)."""
     try:
         from eval.harness.answers import ANSWERS, Answers  # noqa: PLC0415 - most runs do without
-        from eval.harness.evaluation import Evaluation, table_lines, write_results  # noqa: PLC0415
+        from eval.harness.evaluation import Evaluation, tables, write_results  # noqa: PLC0415
+        from eval.harness.items import write_harness_items  # noqa: PLC0415
         from eval.harness.model import HarnessModel  # noqa: PLC0415
         from eval.harness.predictions import predictions  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -86,10 +97,10 @@ def lm_eval_command(
         )
     if resume and out is None:
         raise UserError("--resume needs --out", "name the folder of the run that was broken off")
-    arguments = [*context.args]
+    # Of an option that is given twice the last one counts.
+    arguments = [*(arguments or ()), *context.args]
     if resume and out is not None:
         check_folder(out, resume=True)
-        arguments = [*_earlier_arguments(out), *arguments]  # of an option that is given twice the last one counts
     if not tasks:
         raise UserError("no task is named", "orin-run lm-eval --tasks TASK,...")
     out = out or run_folder([*tasks.split(","), "lm-eval"])
@@ -102,11 +113,16 @@ def lm_eval_command(
         check_settings(out, settings)
     file, evidence = open_proved(notes, model, allow_quantized=allow_quantized)
     size, tokenizer = device_bytes(device), open_tokenizer(notes, file, named_tokenizer)
-    header = {**common_header(ENGINE), "settings": settings, "options": _options(context, arguments, file)}
+    options = _options(context, arguments, file)
+    header = {**common_header(ENGINE), "settings": settings, "options": options}
     if resume:
         read_earlier(out, {**header, "model": {"sha256": file.digest(), **tokenizer.header}})
     if resume and (out / RESULTS).exists():
-        notes.note(f"{out} holds all answers: nothing is left to go on with, and nothing is changed")
+        missing = log_items and not (out / ITEMS).exists()
+        changed = f"{ITEMS} is added" if missing else "nothing is changed"
+        notes.note(f"{out} holds all answers: nothing is left to go on with, and {changed}")
+        if missing:
+            write_harness_items(out)
         return
     with (
         Answers(out / ANSWERS) as answers,
@@ -119,6 +135,7 @@ def lm_eval_command(
         def start(asked: Sequence[Request]) -> Supervisor | Replicas:
             supervisor = Launch(notes, file, size, where).started(asked)
             folder.begin(supervisor)
+            defaults.write_config(out, context, {**options, "too_long": too_long.value})
             return supervisor
 
         with closing(HarnessModel(file, start, too_long, tokenizer, answers, folder.progress)) as adapter:
@@ -134,11 +151,13 @@ def lm_eval_command(
         }
         folder.finish(found, {task: _split(results["configs"][task]) for task in found})
         write_results(results, out)
+        if log_items:
+            write_harness_items(out)
     if bare := [task for task, of_task in found.items() if not of_task]:
         notes.note(f"{listed(bare)}: no metric is a score of each item from 0 to 1; the numbers are in {RESULTS} only")
     write_report(out)
-    for line in table_lines(results):
-        say(line)
+    for head, *rows in tables(results):
+        print_table("", head, rows, text_columns=(0, 2, 4, 5, 7))
     say(f"tokens: {', '.join(f'{name} {n:,}' for name, n in adapter.tokens.items())}")
     say(f"run written to {out}, with {PAGE} and the harness's {RESULTS}")
 
@@ -226,26 +245,9 @@ class _Folder:
         self._stack.close()
 
 
-def _earlier_arguments(out: Path) -> list[str]:
-    """The harness's options that a run was begun with.
-
-    Raises:
-        UserError: it is another command's run, or damaged.
-    """
-    if not (out / RUN).exists():
-        return []
-    header = read_header(out)
-    if "lm_eval" not in header.get("settings", {}):
-        raise UserError(
-            f"{out} holds a run of eval, not of lm-eval", f"orin-run eval --resume --out {shlex.quote(str(out))}"
-        )
-    found = header.get("options", {}).get("arguments", [])
-    return found if isinstance(found, list) else []
-
-
 def _options(context: typer.Context, arguments: Sequence[str], file: GGUFFile) -> dict[str, Any]:
     """What ``run.json`` keeps of the command, so that ``--resume`` need not be told it again; paths are absolute."""
-    names = ("named_tokenizer", "allow_quantized", "device", "gpus", "replicas", "ray")
+    names = ("named_tokenizer", "allow_quantized", "device", "gpus", "replicas", "ray", "log_items")
     found = {name: context.params[name] for name in names}
     if found["named_tokenizer"] and Path(found["named_tokenizer"]).exists():
         found["named_tokenizer"] = str(Path(found["named_tokenizer"]).absolute())

@@ -47,6 +47,8 @@ OURS = "orin_run."
 """What the loggers of this program are called by, in modules that are called by a library and have no ``Notes``."""
 VERBOSITY = ("HF_HUB_VERBOSITY", "TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY")
 """Variables of libraries that write to standard error themselves; they are read when the library is imported."""
+BARS = ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
+"""Such ones of their progress bars."""
 
 
 def with_output(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,6 +87,8 @@ def opened_notes(*, quiet: bool, verbose: bool, log_file: Path | None) -> Iterat
     with ExitStack() as stack:
         log = None if log_file is None else stack.enter_context(log_file.open("a", encoding="utf-8"))
         notes = Notes(quiet=quiet, verbose=verbose, log=log)
+        if quiet:
+            os.environ.update(dict.fromkeys(BARS, "1"))
         notes.log(shlex.join(["orin-run", *sys.argv[1:]]))
         stack.enter_context(_libraries(notes))
         try:

@@ -70,7 +70,9 @@ def reference_command(
     reference_window: Annotated[
         str, typer.Option(help="on, or off to ignore the model's sliding window as some runtimes do.")
     ] = "on",
-    batch_tokens: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Padded tokens per forward pass.")] = 8192,
+    batch_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MAX_COUNT, help="Padded tokens per forward pass.")
+    ] = 8192,
     run_code: RunCode = False,
     log_items: LogItems = False,
     as_json: Json = False,
@@ -112,7 +114,7 @@ def reference_command(
     report = {"tasks": sections}
     ran = 0.0  # seconds of the tasks before
     with RunWriter(out, header) as writer:
-        defaults.write_config(out, context, model)
+        defaults.write_config(out, context, defaults.parameters(context, model))
         for item in prepared:
             name = item.task.name
             elsewhere = sum(sum(other.clocks.values()) for other in prepared if other is not item) + ran

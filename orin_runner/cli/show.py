@@ -86,9 +86,9 @@ def print_item(item: dict[str, Any]) -> None:
             say_as_it_is(line)
         say("---")
     for label, choice, n in zip(item["labels"] or (), item["choices"] or (), item["choice_tokens"] or (), strict=True):
-        say(f"choice {label}, {n} token{'' if n == 1 else 's'}: {choice!r}")
+        say_as_it_is(f"choice {label}, {n} token{'' if n == 1 else 's'}: {choice!r}")
     if item["max_new_tokens"] is not None:
         ends = " or ".join(["a stop token", *map(repr, item["until"])])
         say(f"greedy text up to {ends}, at most {item['max_new_tokens']} tokens")
     for right in item["right"]:
-        say(f"target: {right!r}")
+        say_as_it_is(f"target: {right!r}")

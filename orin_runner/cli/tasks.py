@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eval.data.readers import DATA
 from eval.tasks.base import LoadOptions, Task
 from eval.tasks.registry import GROUPS, TASKS, get_task, names_in
 from orin_runner.cli.options import Data, Json
@@ -24,6 +25,8 @@ def tasks_command(
     as_json: Json = False,
 ) -> None:
     """List the tasks: splits, questions, worked examples (the task's own and Phi-3's), metrics. Or all of some."""
+    if data is not None and not data.exists():
+        raise UserError(f"{data} does not exist", DATA)
     rows = [task_row(task, data) for task in map(get_task, names_in(named or TASKS))]
     if as_json:
         say_json({"tasks": rows, "groups": GROUPS})

@@ -78,7 +78,7 @@ def test_every_option_stands_in_its_section() -> None:
     assert set(sections) == set(found)
     seen = set()
     for title, command in found.items():
-        options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+        options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
         for name in (name for option in options for name in (*option.opts, *option.secondary_opts)):
             assert f" {name} " in sections[title], f"{title} {name}: {REGENERATE}"
             seen.add(name)

@@ -8,6 +8,9 @@ from typer.testing import CliRunner
 from eval.tasks.registry import GROUPS, TASKS
 from orin_runner.cli.main import app
 from orin_runner.machine.devices import KNOWN
+from tests.support.commands import orin_run
+
+SCRIPT = "complete -o default -F _orin_run_completion orin-run"
 
 
 def completions(line: str) -> list[str]:
@@ -45,4 +48,11 @@ def test_words(line: str, words: list[str]) -> None:
 
 def test_the_script_is_printed() -> None:
     """Where there is nothing to complete, bash goes on with names of files."""
-    assert "complete -o default -F _orin_run_completion orin-run" in asked("source_bash")
+    assert SCRIPT in asked("source_bash")
+
+
+def test_a_module_has_the_programs_name() -> None:
+    """In the script, and in what --help says."""
+    done = orin_run(env={"_ORIN_RUN_COMPLETE": "source_bash"})
+    assert SCRIPT in done.stdout, done.stderr
+    assert "Usage: orin-run tasks " in orin_run("tasks", "--help").stdout

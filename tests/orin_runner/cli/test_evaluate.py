@@ -97,7 +97,7 @@ def test_an_interruption_stays_one(tmp_path: Path, tiny_gguf: Path, monkeypatch:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orin_runner.cli.metered._TaskProgress.__call__", interrupted)
+    monkeypatch.setattr("orin_runner.cli.metered._RunProgress.__call__", interrupted)
     with pytest.raises(KeyboardInterrupt, match=r"orin-run eval --resume --out \S+ goes on"):
         evaluate("exam", tiny_gguf, limit=24, out=tmp_path / "run")
     assert read(tmp_path / "run" / "report.json")["tasks"]["exam"]["unanswered"] > 0

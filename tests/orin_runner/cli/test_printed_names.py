@@ -29,8 +29,7 @@ def hidden(text: str, keep: str = "\n") -> set[str]:
 
 def printed(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """What a command prints, after a look at each of its characters."""
-    environment = {**os.environ, "COLUMNS": "2000"}
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert hidden(done.stdout) == set(), done.stdout
     assert hidden(done.stderr) == set(), done.stderr
     assert "Traceback" not in done.stderr

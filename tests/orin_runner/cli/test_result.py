@@ -91,7 +91,7 @@ def test_clocks_are_for_the_challenges(
     clocks = {"challenge 2024": 2.0, "challenge 2024 without data": 1.0, "challenge 2023": 3.0}
     section = task_report([prediction(i) for i in range(4)], tokens, {}) | {"clocks": clocks, "protocol": protocol}
     if protocol is None:
-        section["greedy"] = {"texts": 4, "without_decoding": 4, "decode_steps_per_text": 0.0, "drafted_share": 1.0}
+        section["greedy"] = {"texts": 4, "decode_steps_per_text": 0.0, "drafted_share": 1.0}
     report = {"tasks": {name: section}}
     print_report(report, Path("runs/t"), {"model": Verdict(Proof.VERIFIED).keys}, verbose=False)
     assert capsys.readouterr().out.count(" clock, ") == shown

@@ -53,3 +53,9 @@ def test_licence_and_source_stand_where_a_task_is_named(tmp_path: Path) -> None:
     assert task.licence not in listed
     assert task.source not in listed
     refused(orin_run("tasks", "bolq"), "boolq")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Of one that is there, tasks without files are not."""
+    refused(orin_run("tasks", "--data", tmp_path / "dta"), "dta does not exist")
+    assert orin_run("tasks", "boolq", "--data", tmp_path).returncode == 0
