@@ -238,7 +238,6 @@ class _Answers:
         self._task, self._questions = prepared.task, prepared.questions
         self._encoder, self._writer, self._on_status = encoder, writer, on_status
         texts = [q.request for q in prepared.questions if isinstance(q.request, GenerateRequest)]
-        self._ended = 0
         self._bound = sum(text.max_new_tokens for text in texts) / len(texts) if texts else 0.0
         self._right = 0
         self._max_context = runner.max_context
@@ -283,7 +282,6 @@ class _Answers:
         else:
             self._write(i, predict(self._task, question, result, self._encoder))
             self.answered += 1
-            self._ended += result.decode_steps if isinstance(result, Generated) else 0
             self.untold += _text_tokens(question.request, result)
         self.seconds += time.perf_counter() - before
         self._say()
@@ -311,4 +309,4 @@ class _Answers:
         done, tokens = len(self.predictions), self.progress
         counts = (done, self._right, len(self._questions), tokens.computed, tokens.unique, tokens.sent)
         resumed = self.resumed + self.left_out
-        self._on_status(Status(*counts, resumed, self.asked_tokens.unique, tokens.steps, self._ended, self._bound))
+        self._on_status(Status(*counts, resumed, self.asked_tokens.unique, tokens.restored, tokens.steps, self._bound))

@@ -21,8 +21,8 @@ class Status:
         unique, sent: tokens of all that is asked, and of the texts so far; 0 until they are counted.
         resumed: items that needed no answer, because an earlier run gave it or memory does not allow one.
         asked: of ``unique``, those of prompts and choices.
+        restored: of these, what came from the prompt cache so far.
         steps: of the tokens computed, those of decode steps (``orin_runner.runner.DecodeStats``).
-        ended: decode steps of the texts that are answered.
         bound: tokens that a text may have, on average; 0 where none is generated.
     """
 
@@ -34,8 +34,8 @@ class Status:
     sent: int
     resumed: int
     asked: int = 0
+    restored: int = 0
     steps: int = 0
-    ended: int = 0
     bound: float = 0.0
 
     @property

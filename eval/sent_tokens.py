@@ -23,7 +23,8 @@ class AskedTokens:
         unique: distinct ones of these.
         context: tokens before one of these, on average.
         texts: requests for a text.
-        open_tokens: tokens that those texts may have together for which there is no candidate.
+        most_tokens: tokens that the texts may have together.
+        open_tokens: of these, those of the texts for which there is no candidate.
         choice_tokens: tokens of the candidates of the others, of each the average.
     """
 
@@ -32,6 +33,7 @@ class AskedTokens:
     unique: int
     context: float
     texts: int
+    most_tokens: int
     open_tokens: int
     choice_tokens: float
 
@@ -42,9 +44,10 @@ class AskedTokens:
         paths = [path for request in requests for path in asked_paths(request)]
         unique, before = _tree_size(paths)
         sent, context = sum(map(len, paths)), before / max(1, unique)
-        most = sum(text.max_new_tokens for text in texts if not text.candidates)
+        most = sum(text.max_new_tokens for text in texts)
+        opened = sum(text.max_new_tokens for text in texts if not text.candidates)
         choices = sum(sum(map(len, text.candidates)) / len(text.candidates) for text in texts if text.candidates)
-        return cls(len(requests), sent, unique, context, len(texts), most, choices)
+        return cls(len(requests), sent, unique, context, len(texts), most, opened, choices)
 
 
 def asked_paths(request: Request) -> list[Tokens]:

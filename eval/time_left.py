@@ -104,15 +104,14 @@ class TimeLeft:
                 self._times.add(status.computed - computed, status.steps - steps, now - before)
             self._last = (now, status.computed, status.steps)
         prompts = status.computed - status.steps
-        if not self._times.known or prompts < LEAST_SHARE * status.asked:
+        if not self._times.known or prompts + status.restored < LEAST_SHARE * status.asked:
             return None
         to_come = 0.0
         if status.bound:
             answered, still = status.done - status.resumed, status.items - status.done
             length = (status.steps + WEIGHT * self._expected) / (answered + WEIGHT)
-            # Those that go on have come so far, each no further than its bound.
-            to_come = max(0.0, min(still * length, still * status.bound - (status.steps - status.ended)))
-        own = self._times.of(max(0, status.asked - prompts), to_come)
+            to_come = still * min(status.bound, length)
+        own = self._times.of(max(0, status.asked - status.restored - prompts), to_come)
         return own + sum(map(self._whole, self._to_come))
 
     def share(self, left: float, now: float) -> float:

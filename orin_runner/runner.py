@@ -21,12 +21,14 @@ class Progress:
         computed: tokens computed so far.
         unique, sent: as in ``RunStats``, of all requests; they grow by the tokens of the texts that are finished.
         steps: as in ``DecodeStats``.
+        restored: as in ``RunStats``.
     """
 
     computed: int
     unique: int
     sent: int
     steps: int = 0
+    restored: int = 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -158,7 +160,7 @@ class RunStats:
     @property
     def progress(self) -> Progress:
         """How far the run is."""
-        return Progress(self.computed, self.unique, self.sent, self.device.steps)
+        return Progress(self.computed, self.unique, self.sent, self.device.steps, self.restored)
 
     @property
     def seconds(self) -> float:

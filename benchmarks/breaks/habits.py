@@ -76,8 +76,8 @@ HABITS = (
     Break(
         "prompt cache: what it was asked for is not counted",
         "orin_runner/engine/engine.py",
-        "stats.cacheable, self._cache.asked = self._cache.asked, 0",
-        "stats.cacheable, self._cache.asked = 0, 0",
+        "cache.restored_tokens - restored, cache.asked - asked",
+        "cache.restored_tokens - restored, 0",
         ("tests/orin_runner/engine/test_prompt_cache.py::test_same_answers_with_less_to_compute",),
     ),
     Break(

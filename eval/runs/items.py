@@ -41,7 +41,7 @@ class Asked(TypedDict):
 
 
 FORM = Schema(Asked)
-WRITE_AGAIN = "remove it; orin-run eval --resume --out RUN --log-items writes it again"
+WRITE_AGAIN = "remove it; orin-run eval (or lm-eval) --resume --out RUN --log-items writes it again"
 
 
 def questions_as_asked(prepared: Prepared, encoder: Encoder) -> Iterator[tuple[Question, dict[str, Any]]]:

@@ -189,5 +189,5 @@ def _beginning(request: Request) -> Tokens:
 def _own_tokens(request: Request) -> float:
     """Tokens to compute beside the prompt."""
     if isinstance(request, GenerateRequest):
-        return sum(map(len, request.candidates)) + TEXT_SHARE * request.max_new_tokens
+        return max(TEXT_SHARE * request.max_new_tokens, *map(len, request.candidates), 0)
     return sum(len(continuation) - 1 for continuation in request.continuations)

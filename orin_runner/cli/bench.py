@@ -12,7 +12,18 @@ from orin_runner.cli.launch import open_model
 from orin_runner.cli.measuring import NAMES, PLANNED, Findings, label, mean, measuring
 from orin_runner.cli.options import AllowQuantized, Json, ModelFile
 from orin_runner.console import Notes, print_table, say, say_json
-from orin_runner.engine.bench import DEPTH, NEW_TOKENS, PREFIX, QUESTION, QUESTIONS, STEPS, TEXT_PROMPT, Pace, Rate
+from orin_runner.engine.bench import (
+    DEPTH,
+    MOST_S,
+    NEW_TOKENS,
+    PREFIX,
+    QUESTION,
+    QUESTIONS,
+    STEPS,
+    TEXT_PROMPT,
+    Pace,
+    Rate,
+)
 from orin_runner.errors import RunError, UserError
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.speeds import Speed, keep_speeds
@@ -30,7 +41,9 @@ def bench_command(
     model: ModelFile = None,
     allow_quantized: AllowQuantized = False,
     repetitions: Annotated[int, typer.Option(min=1, max=1000, help="Of each measurement at least ...")] = Pace().runs,
-    seconds: Annotated[float, typer.Option(min=0, max=600, help="... and so long at least.")] = Pace().seconds,
+    seconds: Annotated[
+        float, typer.Option(min=0, max=600, help=f"... and so long at least, unless {MOST_S:.0f} s are over.")
+    ] = Pace().seconds,
     as_json: Json = False,
     *,
     notes: Notes,

@@ -88,7 +88,7 @@ def expected_here(
             rate, day = measured.tokens_per_s, measured.at[:10]
             basis[f"{rate:,.0f} tokens/s, measured of {measured.task} on {day} ({measured.run})"] = None
         elif limits is not None:
-            seconds[task] = _by_limits(tokens, of_text, limits, cost, replicas * plan.settings.n_seq)
+            seconds[task] = _by_limits(tokens, of_text, limits, cost, plan.settings.n_seq, replicas)
             basis[limits.basis] = None
         else:
             basis[f"nothing is known of {plan.device.name}: a run of {SHORTEST_S:g} s or more measures it"] = None
@@ -161,8 +161,9 @@ def _known(file: GGUFFile, plan: MemoryPlan, replicas: int) -> list[Speed]:
 
 def _steps(task: str, tokens: AskedTokens, measured: Speed | None) -> tuple[float, str]:
     """Tokens of decode steps to expect of a text, and where that comes from."""
-    if measured is not None and measured.task == task and measured.steps is not None:
-        return measured.steps, f"{task}: {measured.steps:.1f} tokens a text, as in {measured.run}"
+    if tokens.texts and measured is not None and measured.task == task and measured.steps is not None:
+        steps = min(measured.steps, tokens.most_tokens / tokens.texts)
+        return steps, f"{task}: {steps:.1f} tokens a text, as in {measured.run}"
     if not tokens.texts:
         return 0.0, ""
     steps = (TEXT_SHARE * tokens.open_tokens + tokens.choice_tokens) / tokens.texts
@@ -170,8 +171,11 @@ def _steps(task: str, tokens: AskedTokens, measured: Speed | None) -> tuple[floa
     return steps, f"{task}: assumed that {said}, {steps:.0f}"
 
 
-def _by_limits(tokens: AskedTokens, steps: float, limits: Limits, cost: TokenCost, n_seq: int) -> float:
+def _by_limits(
+    tokens: AskedTokens, steps: float, limits: Limits, cost: TokenCost, n_seq: int, replicas: int = 1
+) -> float:
+    """Seconds; ``limits`` are of all replicas together, of which each has its part of the texts side by side."""
     token_s = cost.token_s(limits, tokens.context)
-    side_by_side = max(1, min(tokens.texts, n_seq))
+    side_by_side = max(1.0, min(tokens.texts / replicas, n_seq))
     step_s = max(cost.step_s(limits) / side_by_side, token_s)
     return tokens.unique * token_s + tokens.texts * steps * step_s

@@ -88,7 +88,7 @@ def measuring(found: Findings, bench: Bench, pace: Pace, notes: Notes) -> Iterat
     own_memory = bench.ready is not None and bench.ready.own_memory
     n = planned.asked.n
     slow = n < ENOUGH or (planned.rate is not None and n * FAMILY > MOST_S * mean(planned))
-    if slow:
+    if slow and planned.rate is not None:
         notes.note(
             f"{mean(planned):,.1f} tokens/s: other settings than those of a plan would take long, and are left out"
         )
@@ -116,7 +116,7 @@ def _planned(bench: Bench, work: TunedWork, n: int, pace: Pace) -> Measured:
         pace: how long a rate is measured.
     """
     row = bench.measure(Measure(work, None, n))
-    more = min(MOST_FAMILIES, round(mean(row) * pace.seconds / pace.runs / FAMILY))
+    more = min(MOST_FAMILIES, round(mean(row) * min(pace.seconds / pace.runs, MOST_S) / FAMILY))
     return bench.measure(Measure(work, None, more)) if n == ENOUGH and more > 2 * n else row
 
 

@@ -108,9 +108,13 @@ class Engine:
         for executor in self._executors:
             executor.count_into(clock, checks)
         stats = self.stats = RunStats()
+        cache = self._cache
+        restored, asked = (0, 0) if cache is None else (cache.restored_tokens, cache.asked)
 
         def keep_stats() -> None:
             stats.computed, stats.checked, stats.device = answers.tokens, checks.tokens, answers
+            if cache is not None:
+                stats.restored, stats.cacheable = cache.restored_tokens - restored, cache.asked - asked
 
         def on_batch() -> None:
             keep_stats()
@@ -136,9 +140,6 @@ class Engine:
                 # Texts may share tokens with one another, and with other prompts.
                 stats.unique = _distinct(prefill, wanted, [text.computed() for text in texts])
             keep_stats()
-            if self._cache is not None:
-                stats.restored, self._cache.restored_tokens = self._cache.restored_tokens, 0
-                stats.cacheable, self._cache.asked = self._cache.asked, 0
         finally:
             self._give_back = _nothing
             for executor in self._executors:

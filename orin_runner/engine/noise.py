@@ -53,7 +53,7 @@ LEAST_RMS = 0.002
 """A smaller root mean square is taken as this, in nats, for the reason of ``LEAST_NOISE``."""
 
 TEXT_ROWS = 8
-"""Rows of the first round of decoding that are computed again: half of them rows of prompts and candidates, half of
+"""Rows of the first round of decoding that are computed again: half of them rows of prompts, half of
 decode steps ..."""
 TEXT_SHARE = 1 / 8
 """... and of a short run's texts no more than this share, though at least half of ``TEXT_ROWS``."""
@@ -146,6 +146,9 @@ def _noise(differences: Sequence[float], near_tie: float) -> Noise:
 def paths_to_check(lengths: Int64, n_computed: int, n_engines: int = 1) -> list[int]:
     """Which of a run's paths to compute again: evenly spread, as many as the allowance pays for, at least one.
 
+    The first that it does not pay for ends them: cheaper ones in its place would be short ones, whose batches have
+    shapes nearer to the canonical one. The one is of the median length.
+
     Several engines share a run's allowance, so that all together compute no more again than one would.
 
     Args:
@@ -159,10 +162,11 @@ def paths_to_check(lengths: Int64, n_computed: int, n_engines: int = 1) -> list[
     # Every other one first: the allowance may end the list early.
     for i in [*spread[::2], *spread[1::2]]:
         enough = len(picked) * n_engines >= SCORE_PATHS_ENOUGH
-        if cost + int(lengths[i]) <= (SCORE_SHARE if enough else MOST_SCORE_SHARE) * n_computed:
-            picked.append(i)
-            cost += int(lengths[i])
-    return picked or [int(i) for i in np.argsort(lengths, kind="stable")[:1]]
+        cost += int(lengths[i])
+        if cost > (SCORE_SHARE if enough else MOST_SCORE_SHARE) * n_computed:
+            break
+        picked.append(i)
+    return picked or [int(i) for i in np.argsort(lengths, kind="stable")[len(lengths) // 2 :][:1]]
 
 
 def n_text_rows(n_texts: int) -> int:

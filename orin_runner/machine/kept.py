@@ -43,7 +43,7 @@ class Kept(Generic[T]):
         """All that is known, the newest last."""
         try:
             return [entry for entry in self._form.parse(read_bytes(self.path)) if self._sound(entry)]
-        except (OSError, UserError, ValueError):
+        except (OSError, UserError, ValueError, RuntimeError):  # Path.home() knows no home
             return []
 
     def keep(self, found: Iterable[T]) -> None:

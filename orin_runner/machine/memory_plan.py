@@ -82,12 +82,14 @@ def needs_of(requests: Sequence[Request]) -> Needs:
     """What all of ``requests`` together ask of a context."""
     rows = fresh = tokens = 0
     for request in requests:
-        paths = request.candidates if isinstance(request, GenerateRequest) else request.continuations
-        # A prompt's last row serves all its choices; a continuation's last token is not computed.
+        # A prompt's last row serves all its choices; a continuation's last token is not computed. Of candidates one is
+        # verified, after each of whose tokens a row is wanted.
         if isinstance(request, ScoreRequest):
+            paths = request.continuations
             rows += 1 + sum(n - 1 for n in request.n_scored)
         else:
-            rows += 1 + sum(len(path) for path in paths)
+            paths = tuple(sorted(request.candidates, key=len)[-1:])
+            rows += 1 + sum(map(len, paths))
         fresh += sum(len(path) - isinstance(request, ScoreRequest) for path in paths)
         tokens += len(request.prompt) + sum(len(path) for path in paths)
     tree = TokenTree([request.prompt for request in requests if len(request.prompt)])

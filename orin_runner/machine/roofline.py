@@ -19,7 +19,8 @@ from orin_runner.machine.nvml import NvmlGpu
 from orin_runner.model.gguf_file import GGUFFile
 
 PRODUCT_SHARE = 0.70
-"""Of the tensor cores' peak: 693 of 989 TFLOP/s, as cuBLAS sustained them."""
+"""Of the tensor cores' peak: 693 of 989 TFLOP/s, as cuBLAS sustained them. NVML's highest clock of an H100 is 8 % above
+that of the peak, so what is assumed of a GPU may be as much too fast."""
 ATTENTION_SHARE = 0.085
 """Of that peak: 84 TFLOP/s in MMLU's packed batches, where more than half of what is computed is masked."""
 KERNEL_SHARE = 0.50
@@ -82,7 +83,7 @@ def gpu_limits(gpu: NvmlGpu) -> Limits | None:
     """Those of a GPU by its cores, clocks and bus; None where NVML or this table does not know one of them."""
     capability, cores, mhz = gpu.capability(), gpu.cores(), gpu.most_sm_mhz()
     bandwidth = gpu.bandwidth()
-    if capability not in SM_FLOP or cores is None or mhz is None or bandwidth is None:
+    if capability not in SM_FLOP or not cores or not mhz or not bandwidth:
         return None
     sms = cores // SM_CORES.get(capability, 128)
     peak = sms * SM_FLOP[capability] * mhz * 1e6

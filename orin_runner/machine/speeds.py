@@ -28,7 +28,7 @@ class Speed:
         device: as ``device_name`` has it.
         library: version of llama.cpp's bindings.
         task: its name.
-        tokens_per_s: tokens computed, candidates and texts included, a second of inference.
+        tokens_per_s: tokens computed, texts included, a second of inference.
         steps: tokens that a text takes in decode steps, on average; None where nothing is generated.
         run: the run's folder.
         at: local time of its end, ISO 8601.

@@ -158,10 +158,16 @@ def serve(connection: Connection, first: BenchJob) -> None:
             if isinstance(asked, MeasureCeilings):
                 connection.send(_ceilings(planner, first.pace))
                 continue
+            requests = _requests(asked, file)
+            plan = _plan(planner, _needs(requests, file.n_ctx_train), asked.shape)
+            if not plan.fits:
+                why = f"does not fit: {-(plan.remaining // MIB):,} MiB too much"
+                connection.send(Measured(asked, plan.shape, None, why))
+                continue
             if model is None:
                 model, _ = load(connection, stack, file, device, file.rope_overrides(LONGEST), split)
                 connection.send(Ready(name_of(device), own_memory=device.cuda and not device.unified))
-            connection.send(_measured(asked, model, planner, first.pace))
+            connection.send(_measured(asked, requests, plan, model, planner, first.pace))
 
 
 def _simulated(path: Path, split: Any, settings: llama.ContextSettings) -> llama.Simulated:
@@ -203,16 +209,18 @@ def is_product(tensor: TensorInfo) -> bool:
     return tensor.name.startswith("blk.") and len(tensor.shape) > 1
 
 
-def _measured(asked: Measure, model: llama.Model, planner: MemoryPlanner, pace: Pace) -> Measured:
-    """The rate of a shape; why not where it does not fit, or llama.cpp cannot make or use it."""
+def _requests(asked: Measure, file: GGUFFile) -> list[Request]:
+    """What is answered; nothing where decode steps alone are measured."""
+    if asked.work == "steps":
+        return []
+    return [*(letters if asked.work == "scores" else texts)(asked.n, file.n_vocab, file.n_ctx_train)]
+
+
+def _measured(
+    asked: Measure, requests: list[Any], plan: MemoryPlan, model: llama.Model, planner: MemoryPlanner, pace: Pace
+) -> Measured:
+    """The rate of a shape by a plan that fits; why not where llama.cpp cannot make or use it."""
     n_positions = planner.file.n_ctx_train
-    requests: list[Any] = []
-    if asked.work != "steps":
-        requests += (letters if asked.work == "scores" else texts)(asked.n, model.n_vocab, n_positions)
-    needs = _needs(requests, n_positions)
-    plan = _plan(planner, needs, asked.shape)
-    if not plan.fits:
-        return Measured(asked, plan.shape, None, f"does not fit: {-(plan.remaining // MIB):,} MiB too much")
     try:
         with ExitStack() as stack:
             backends = [stack.enter_context(llama.Context(model, plan.settings)) for _ in range(plan.n_contexts)]
@@ -240,7 +248,7 @@ def _plan(planner: MemoryPlanner, needs: Needs, shape: Shape | None) -> MemoryPl
     if shape is None:
         return planner.plan(needs)
     plans = [planner.sized(needs, settings, n) for settings, n in planner.shaped(needs, shape)]
-    return next((plan for plan in plans if plan.fits), plans[-1])
+    return next((plan for plan in plans if plan.fits), plans[-1] if plans else planner.plan(needs))
 
 
 class Bench:
@@ -265,7 +273,6 @@ class Bench:
     ) -> None:
         self._job, self._spawn, self._on_loading, self._serve = job, spawn, on_loading, serve
         self._process: Process | None = None
-        self._loaded = False
         self.ready: Ready | None = None
 
     def __enter__(self) -> Bench:
@@ -297,9 +304,14 @@ class Bench:
             UserError: llama.cpp cannot load the file.
             RunError: the process dies while it loads it.
         """
-        found = self._answer(asked)
+        try:
+            found = self._answer(asked)
+        except UserError as error:
+            if self.ready is None:
+                raise
+            return Measured(asked, asked.shape, None, error.message)  # it could be loaded before
         if isinstance(found, Death):
-            if not self._loaded:
+            if self.ready is None:
                 raise RunError(f"the engine died of {self._job.model} while it was loading ({found})")
             return Measured(asked, asked.shape, None, f"the engine died of it ({found})")
         assert isinstance(found, Measured)
@@ -310,7 +322,7 @@ class Bench:
         said = None
         try:
             if self._process is None:
-                self._process, self._loaded = self._spawn(self._serve), False
+                self._process = self._spawn(self._serve)
                 self._process.connection.send(self._job)
             self._process.connection.send(asked)
             while True:
@@ -322,7 +334,7 @@ class Bench:
                 elif isinstance(message, Loading):
                     self._on_loading(message.share)
                 elif isinstance(message, Ready):
-                    self._loaded, self.ready = True, message
+                    self.ready = message
                 else:
                     return message
         except (EOFError, OSError):

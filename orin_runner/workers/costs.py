@@ -37,7 +37,7 @@ class Costs:
             self.begun = now
             # A part of what was counted is counted; of what was not, nothing is.
             if not self.counted.issuperset(part):
-                self.asked = _sum(self.asked, replace(now, computed=0, steps=0))
+                self.asked = _sum(self.asked, replace(now, computed=0, steps=0, restored=0))
                 self.counted.update(part)
         self.own = replace(now, unique=now.unique - self.begun.unique, sent=now.sent - self.begun.sent)
         return _sum(self.asked, self.earlier, self.own)
@@ -57,4 +57,6 @@ class Costs:
 
 
 def _sum(*parts: Progress) -> Progress:
-    return Progress(*(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent", "steps")))
+    return Progress(
+        *(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent", "steps", "restored"))
+    )

@@ -34,12 +34,12 @@ class Simulated:
     def asked(self) -> AskedTokens:
         n = len(self.prompts)
         texts = n if any(self.lengths) else 0
-        return AskedTokens(n, sum(self.prompts), sum(self.prompts), 0.0, texts, texts * BOUND, 0.0)
+        return AskedTokens(n, sum(self.prompts), sum(self.prompts), 0.0, texts, texts * BOUND, texts * BOUND, 0.0)
 
     def statuses(self, now: float) -> Iterator[tuple[float, Status]]:
         """What the task says after each batch, and when."""
         waiting, running = list(zip(self.prompts, self.lengths, strict=True)), list[list[int]]()
-        done = computed = steps = ended = 0
+        done = computed = steps = 0
         bound = BOUND if any(self.lengths) else 0
         status = Status(0, 0, len(self.prompts), 0, sum(self.prompts), 0, 0, sum(self.prompts), 0, 0, bound)
         yield now, status
@@ -49,7 +49,6 @@ class Simulated:
             now += self.step_s if running else 0.0
             for text in running:
                 text[0] += 1
-            ended += sum(length for so_far, length in running if so_far == length)
             done += sum(so_far == length for so_far, length in running)
             running = [text for text in running if text[0] < text[1]]
             while waiting and tokens < BATCH and len(running) < SIDE_BY_SIDE:
@@ -67,7 +66,7 @@ class Simulated:
             now += self.token_s * tokens
             computed += tokens
             asked = sum(self.prompts)
-            yield now, Status(done, 0, len(self.prompts), computed, asked, 0, 0, asked, steps, ended, bound)
+            yield now, Status(done, 0, len(self.prompts), computed, asked, 0, 0, asked, 0, steps, bound)
 
 
 def ratios(tasks: list[Simulated], measured: dict[str, float], steps: dict[str, float]) -> list[tuple[float, float]]:
@@ -150,13 +149,21 @@ def test_nothing_is_said_before_anything_is_known() -> None:
 
 
 def test_what_an_earlier_part_has_answered_is_not_to_come() -> None:
-    """By hand: 10 of 20 items were answered before, 5 now; texts took 100 tokens, 10 of them of those that go on."""
+    """By hand: 10 of 20 items were answered before, 5 now; texts took 100 tokens."""
     time_left = TimeLeft({}, {}, {"bbh": 20.0})
     time_left.begin("bbh", 0.0)
     time_left.left(Status(10, 0, 20, 0, 1_000, 0, 10, 1_000, 0, 0, 50.0), 0.0)
     time_left.left(Status(10, 0, 20, 500, 1_000, 0, 10, 1_000, 0, 0, 50.0), 3.0)
     time_left.left(Status(10, 0, 20, 1_000, 1_000, 0, 10, 1_000, 0, 0, 50.0), 4.0)
-    left = time_left.left(Status(15, 0, 20, 1_100, 1_000, 0, 10, 1_000, 100, 90, 50.0), 6.0)
+    left = time_left.left(Status(15, 0, 20, 1_100, 1_000, 0, 10, 1_000, 0, 100, 50.0), 6.0)
     # 500 tokens of prompts took 1 s; 100 of texts 2 s, which is 1.8 s more, over them and the 32 of doubt.
     length = (100 + 8 * 20) / (5 + 8)
     assert left == pytest.approx(5 * length * (1 / 500 + 1.8 / 132))
+
+
+def test_what_the_prompt_cache_gives_is_not_to_come() -> None:
+    """By hand: of 1,000 tokens 600 were restored and 100 computed, at 50 a second."""
+    time_left = TimeLeft({}, {}, {})
+    time_left.begin("mmlu", 0.0)
+    time_left.left(Status(0, 0, 9, 50, 1_000, 0, 0, 1_000, 300), 1.0)
+    assert time_left.left(Status(0, 0, 9, 100, 1_000, 0, 0, 1_000, 600), 2.0) == pytest.approx(300 / 50)

@@ -214,7 +214,7 @@ def test_nobody_waits_for_what_is_closed() -> None:
 
 
 def test_work_counts_what_is_computed() -> None:
-    """Prompts once, continuations without their last tokens, a quarter of the longest text."""
+    """Prompts once, continuations without their last tokens; of a text a quarter of its bound, or a candidate."""
     ids = [np.array(tokens, dtype=np.int32) for tokens in ([1, 2, 3], [1, 2, 4, 5], [9])]
     asked: list[Request] = [
         ScoreRequest(ids[1], (ids[2], ids[0])),
@@ -224,5 +224,7 @@ def test_work_counts_what_is_computed() -> None:
     work = Work(asked)
     assert work.order.tolist() == [1, 2, 0]
     assert work.shared.tolist() == [0, 3, 2]
-    assert work.before.tolist() == [0, 3, 3 + 4 + 10, 17 + 2 + 2]
+    assert work.before.tolist() == [0, 3, 3 + 10, 13 + 2 + 2]
+    short = GenerateRequest(ids[0], frozenset(), 8, (ids[1], ids[2]))
+    assert Work([short]).before.tolist() == [0, 3 + 4]
     assert work.texts

@@ -22,9 +22,9 @@ from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.requests import GenerateRequest, ScoreRequest
 from tests.support.devices import memory
 
-SCORES = AskedTokens(10, 5_000, 2_000, 100.0, 0, 0, 0.0)
-TEXTS = AskedTokens(10, 5_000, 2_000, 100.0, 10, 1_000, 0.0)
-CHOICES = AskedTokens(10, 5_000, 2_000, 100.0, 10, 0, 30.0)
+SCORES = AskedTokens(10, 5_000, 2_000, 100.0, 0, 0, 0, 0.0)
+TEXTS = AskedTokens(10, 5_000, 2_000, 100.0, 10, 1_000, 1_000, 0.0)
+CHOICES = AskedTokens(10, 5_000, 2_000, 100.0, 10, 1_000, 0, 30.0)
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_what_is_asked_by_hand() -> None:
     # Sent: 1 2 3 7 and 1 2 3 9, 1 2 3 4, 1 2 3 4 4. Distinct: 1 2 3, 7, 9, 4, 4.
     assert (found.requests, found.sent, found.unique) == (3, 4 + 4 + 4 + 5, 7)
     assert found.context == pytest.approx((0 + 1 + 2 + 3 + 3 + 3 + 4) / 7)
-    assert (found.texts, found.open_tokens, found.choice_tokens) == (2, 30, 1.5)
-    assert AskedTokens.of([]) == AskedTokens(0, 0, 0, 0.0, 0, 0, 0.0)
+    assert (found.texts, found.most_tokens, found.open_tokens, found.choice_tokens) == (2, 80, 30, 1.5)
+    assert AskedTokens.of([]) == AskedTokens(0, 0, 0, 0.0, 0, 0, 0, 0.0)
 
 
 def test_what_a_run_measured_is_expected_of_the_next(file: GGUFFile, plan: MemoryPlan, tmp_path: Path) -> None:
@@ -79,6 +79,8 @@ def test_what_a_run_measured_is_expected_of_the_next(file: GGUFFile, plan: Memor
     assert found.measured == {"mmlu", "boolq", "bbh"}
     assert found.steps == {"bbh": 30.0}
     assert f"500 tokens/s, measured of mmlu on {read_speeds()[0].at[:10]} ({tmp_path / 'run'})" in found.basis
+    shorter = replace(TEXTS, most_tokens=80, open_tokens=80)
+    assert expected_here({"bbh": shorter}, file, plan, 2, None).steps == {"bbh": 8.0}
     other_file = GGUFFile.open(file.path)
     assert expected_here({"mmlu": SCORES}, other_file, plan, 2, None).measured == {"mmlu"}
     assert not expected_here({"mmlu": SCORES}, file, plan, 1, None).measured
@@ -99,6 +101,12 @@ def test_where_nothing_was_measured_the_limits_count(file: GGUFFile, plan: Memor
     assert not found.measured
     assert any(line.startswith("assumed: ") for line in found.basis)
     assert "bbh: assumed that a text takes 25% of the tokens it may have, 25" in found.basis
+    # Two replicas: half of the texts side by side on each, twice the bandwidth.
+    memory_bound = Limits("here", 1e15, 1e15, 1e15, 1e6, "assumed")
+    alone = expected_here({"bbh": TEXTS}, file, plan, 1, memory_bound).seconds["bbh"]
+    assert alone == pytest.approx(25 * cost.weights / 1e6, rel=1e-3)
+    both = expected_here({"bbh": TEXTS}, file, plan, 2, memory_bound.times(2)).seconds["bbh"]
+    assert both == pytest.approx(alone, rel=1e-3), "each has as many steps"
     slow = Limits("slow", 1e9, 1e9, 1e6, 1e6, "assumed")
     projected = expected_on(slow, {"bbh": TEXTS}, file, n_seq=4)
     assert projected.projected

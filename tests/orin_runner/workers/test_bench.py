@@ -18,6 +18,7 @@ from orin_runner.machine.shape import Shape
 from orin_runner.machine.tuned import name_of
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.workers.bench import Bench, BenchJob, Ceilings, Measure, Measured, NoCeilings, Ready, largest_matrix
+from orin_runner.workers.messages import Refused
 
 QUICK = Pace(1, 0.0)
 SHAPE = Shape(1, 256, 256)
@@ -70,6 +71,14 @@ def test_a_shape_that_does_not_fit_says_so(tiny_gguf: Path) -> None:
     assert small.rate is not None
 
 
+def test_what_does_not_fit_is_not_loaded(tiny_gguf: Path) -> None:
+    """The weights are read when there is a plan that fits."""
+    with Bench(replace(job(tiny_gguf), device_bytes=64 * MIB)) as bench:
+        rows = [bench.measure(each) for each in (MEASURE, Measure("steps", None, 8))]
+        assert bench.ready is None
+    assert all(str(row.failure).startswith("does not fit: ") for row in rows)
+
+
 def test_what_is_no_model(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(60))
@@ -100,6 +109,27 @@ def test_a_process_that_dies_is_an_answer(tmp_path: Path) -> None:
     assert rows[0].failure == rows[2].failure == "lives"
     assert "SIGKILL" in str(rows[1].failure)
     assert rows[1].asked.shape == Shape(2, 256, 256)
+
+
+def serve_once(connection: Connection, first: BenchJob) -> None:
+    """Dies of its first question; the next process finds that it cannot load the model, the one after it dies of it."""
+    n = len(list(first.model.iterdir()))
+    (first.model / str(n)).touch()
+    connection.recv()
+    if n == 0:
+        connection.send(Ready("test", own_memory=False))
+    elif n == 1:
+        connection.send(Refused("no memory is left", "close other programs"))
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_model_that_cannot_be_loaded_again_costs_one_row(tmp_path: Path) -> None:
+    """What was measured before is not lost."""
+    with Bench(job(tmp_path), serve=serve_once) as bench:
+        rows = [bench.measure(MEASURE) for _ in range(4)]
+    assert rows[1].failure == "no memory is left"
+    assert all("the engine died of it" in str(rows[k].failure) for k in (0, 2, 3))
 
 
 def test_a_process_that_dies_while_it_loads(tmp_path: Path) -> None:
