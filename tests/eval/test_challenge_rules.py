@@ -92,7 +92,7 @@ def test_eval_shows_clocks_and_risks(gguf: Path, tmp_path: Path, orin_data: Path
     assert clocks["challenge 2023"] >= clocks["challenge 2024"] + clocks["load"]
     for clock in ("challenge 2024", "challenge 2024 without data", "challenge 2023"):
         assert f"{clocks[clock]:.3f} s, {clocks[clock] / 6:.4f} s an item" in done.stdout
-    assert f"{section['greedy']['decode_steps_per_text']:.2f} steps a text" in done.stdout
+    assert f"{section['greedy']['decode_steps_per_text']:.2f} decode steps a text" in done.stdout
     assert f"{section['greedy']['drafted_share']:.1%} of tokens were verified drafts" in done.stdout
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 6
