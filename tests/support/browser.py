@@ -81,13 +81,13 @@ class Browser:
             assert time.monotonic() < end, self._events
             time.sleep(0.02)
         found = self._run(f"(async () => {{ {script} }})()")
-        widths = self._run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        scroll, client = self._run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         if picture is not None:
             picture.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
         console = [json.dumps(event["params"]) for event in self._events if event["method"] in self.SAID]
         asked = [e["params"]["request"]["url"] for e in self._events if e["method"] == "Network.requestWillBeSent"]
         loaded = [url for url in asked if url != page.as_uri() and not url.startswith("data:")]
-        return Seen(console, *widths, loaded, found)
+        return Seen(console, scroll, client, loaded, found)
 
     def call(self, method: str, **parameters: Any) -> Any:
         """The result of a method of the protocol; events that come meanwhile are kept."""
