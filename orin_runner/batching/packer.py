@@ -237,7 +237,7 @@ class Packer:
         builder.flag(self._outputs[next_output:end_output] - first + offset)
         return retained
 
-    def give_back(self, share: float, barred: npt.NDArray[np.bool_]) -> range:
+    def give_back(self, share: float, barred: npt.NDArray[np.bool_] | None = None) -> range:
         """Leave the last paths to others: whole paths that no batch has begun.
 
         Args:
@@ -253,7 +253,9 @@ class Packer:
             return range(end, end)
         away = np.abs(tree.starts[end] - tree.starts[first:end] - share * left)
         # Others compute once more what their first path shares with the one before it.
-        cost = np.where(barred[first:end], np.inf, tree.lcp[first:end] + AWAY_COST * away)
+        cost = tree.lcp[first:end] + AWAY_COST * away
+        if barred is not None:
+            cost = np.where(barred[first:end], np.inf, cost)
         best = int(cost.argmin())
         if np.isfinite(cost[best]):
             self._end = first + best

@@ -5,7 +5,7 @@ Of an Orin, which is not here, always by its limits: a projection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,7 +74,8 @@ def expected_here(
         replicas: how many there are.
         limits: of all their devices, for tasks that no run has measured; None where they are not known.
     """
-    known, cost = _known(file, plan, replicas), TokenCost.of(file)
+    known = _known(file, plan, replicas) if asked else []
+    by_limits = None if limits is None else _by_limits(limits, file, plan.settings.n_seq, replicas)
     basis: dict[str, None] = {}
     measured_tasks = []
     seconds: dict[str, float] = {}
@@ -87,8 +88,8 @@ def expected_here(
             seconds[task] = (tokens.unique + tokens.texts * of_text) / measured.tokens_per_s
             rate, day = measured.tokens_per_s, measured.at[:10]
             basis[f"{rate:,.0f} tokens/s, measured of {measured.task} on {day} ({measured.run})"] = None
-        elif limits is not None:
-            seconds[task] = _by_limits(tokens, of_text, limits, cost, plan.settings.n_seq, replicas)
+        elif limits is not None and by_limits is not None:
+            seconds[task] = by_limits(tokens, of_text)
             basis[limits.basis] = None
         else:
             basis[f"nothing is known of {plan.device.name}: a run of {SHORTEST_S:g} s or more measures it"] = None
@@ -113,11 +114,11 @@ def limits_here(plan: MemoryPlan, replicas: int) -> Limits | None:
 
 def expected_on(limits: Limits, asked: Mapping[str, AskedTokens], file: GGUFFile, n_seq: int) -> Expected:
     """What to project for a device that is not here, with ``n_seq`` sequences in its cache."""
-    cost = TokenCost.of(file)
+    by_limits = _by_limits(limits, file, n_seq)
     steps = {task: _steps(task, tokens, None)[0] for task, tokens in asked.items()}
-    seconds = {task: _by_limits(tokens, steps[task], limits, cost, n_seq) for task, tokens in asked.items()}
-    steps = {task: steps[task] for task, tokens in asked.items() if tokens.texts}
-    return Expected(limits.name, True, (limits.basis,), seconds, steps)
+    seconds = {task: by_limits(tokens, steps[task]) for task, tokens in asked.items()}
+    of_texts = {task: steps[task] for task, tokens in asked.items() if tokens.texts}
+    return Expected(limits.name, True, (limits.basis,), seconds, of_texts)
 
 
 def keep_measured(
@@ -171,11 +172,17 @@ def _steps(task: str, tokens: AskedTokens, measured: Speed | None) -> tuple[floa
     return steps, f"{task}: assumed that {said}, {steps:.0f}"
 
 
-def _by_limits(
-    tokens: AskedTokens, steps: float, limits: Limits, cost: TokenCost, n_seq: int, replicas: int = 1
-) -> float:
-    """Seconds; ``limits`` are of all replicas together, of which each has its part of the texts side by side."""
-    token_s = cost.token_s(limits, tokens.context)
-    side_by_side = max(1.0, min(tokens.texts / replicas, n_seq))
-    step_s = max(cost.step_s(limits) / side_by_side, token_s)
-    return tokens.unique * token_s + tokens.texts * steps * step_s
+def _by_limits(limits: Limits, file: GGUFFile, n_seq: int, replicas: int = 1) -> Callable[[AskedTokens, float], float]:
+    """What gives the seconds of a task and the decode steps of its texts.
+
+    ``limits`` are of all replicas together, of which each has its part of the texts side by side.
+    """
+    cost = TokenCost.of(file)
+
+    def seconds(tokens: AskedTokens, steps: float) -> float:
+        token_s = cost.token_s(limits, tokens.context)
+        side_by_side = max(1.0, min(tokens.texts / replicas, n_seq))
+        step_s = max(cost.step_s(limits) / side_by_side, token_s)
+        return tokens.unique * token_s + tokens.texts * steps * step_s
+
+    return seconds

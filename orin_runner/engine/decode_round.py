@@ -168,7 +168,7 @@ class DecodeRound:
 
     def give_back(self, share: float) -> list[GreedyText]:
         """Leave texts to others none of whose tokens is in a batch; ``share`` as ``Packer.give_back`` takes it."""
-        given = self._packer.give_back(share, np.zeros(len(self._owners), dtype=bool))
+        given = self._packer.give_back(share)
         return [text for path in given for text in self._owners[path]]
 
     def _room(self) -> int:

@@ -130,7 +130,7 @@ class Engine:
             prompts = [text.request.prompt for text in texts]
             tree = TokenTree(prompts)
             stats.sent = wanted.sent + sum(len(r.prompt) for r in requests if isinstance(r, GenerateRequest))
-            stats.unique = _distinct(prefill, wanted, prompts)
+            stats.unique = _distinct(prefill, wanted, prompts) if wanted.paths else tree.n_unique
             stats.clocks["plan"] = time.perf_counter() - started
             on_batch()
             if wanted.paths:

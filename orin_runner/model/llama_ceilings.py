@@ -70,12 +70,10 @@ class Work:
     """A graph on a device, ready to be computed again and again.
 
     Attributes:
-        device: what ggml calls it.
         amount: FLOP or bytes of one call of ``compute``.
         compute: computes it several times over, and returns when the device is done.
     """
 
-    device: str
     amount: float
     compute: Callable[[], None]
 
@@ -176,7 +174,7 @@ class Ggml:
                         raise RunError(f"ggml_backend_graph_compute returned {status}")
                 lib.ggml_backend_synchronize(backend)
 
-            yield Work(self.device, calls * amount, compute)
+            yield Work(calls * amount, compute)
 
     def _set(self, tensor: Any, values: np.ndarray[Any, Any]) -> None:
         assert self._lib.ggml_nbytes(tensor) == values.nbytes

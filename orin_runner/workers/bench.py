@@ -257,7 +257,6 @@ class Bench:
     Args:
         job: what is measured.
         spawn: starts a process that calls a function.
-        on_loading: called with the share of the weights that is loaded.
         serve: the process's own function; tests put another in its place.
 
     Attributes:
@@ -268,10 +267,9 @@ class Bench:
         self,
         job: BenchJob,
         spawn: Callable[[Function], Process] = WorkerProcess,
-        on_loading: Callable[[float], None] = lambda _: None,
         serve: Function = serve,
     ) -> None:
-        self._job, self._spawn, self._on_loading, self._serve = job, spawn, on_loading, serve
+        self._job, self._spawn, self._serve = job, spawn, serve
         self._process: Process | None = None
         self.ready: Ready | None = None
 
@@ -331,11 +329,9 @@ class Bench:
                     raise UserError(message.message, message.hint)
                 if isinstance(message, LastWords):
                     said = message.text
-                elif isinstance(message, Loading):
-                    self._on_loading(message.share)
                 elif isinstance(message, Ready):
                     self.ready = message
-                else:
+                elif not isinstance(message, Loading):
                     return message
         except (EOFError, OSError):
             assert self._process is not None

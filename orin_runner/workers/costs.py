@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from orin_runner.runner import Progress, RunStats
 
@@ -57,6 +57,4 @@ class Costs:
 
 
 def _sum(*parts: Progress) -> Progress:
-    return Progress(
-        *(sum(getattr(part, name) for part in parts) for name in ("computed", "unique", "sent", "steps", "restored"))
-    )
+    return Progress(*(sum(getattr(part, count.name) for part in parts) for count in fields(Progress)))
