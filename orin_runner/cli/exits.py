@@ -25,10 +25,12 @@ from orin_runner.files import STDERR
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, ``kill`` and whoever ends services and batch jobs, a terminal or connection that closes."""
 AGAIN_S = 0.05
-"""Seconds until a signal that came within a finalizer comes again."""
+"""Seconds until a signal that came where nothing can be raised comes again."""
 MORE_MEMORY = "give it more memory (ulimit -v says what it may have)"
 OWN = ("convert", "eval", "orin_runner")
 """This project's packages."""
+IMPORTING = ("<frozen importlib._bootstrap>", "_find_and_load")
+"""File and name of the code that runs while a module is being imported; its local ``name`` is the module's."""
 
 
 class BrokenOffError(Exception):
@@ -65,8 +67,7 @@ class Interruptions:
             signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if _in_finalizer(frame):
-            # An exception would be printed there and forgotten.
+        if _cannot_raise(frame):
             again = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, number))
             again.daemon = True
             again.start()
@@ -83,13 +84,24 @@ class Interruptions:
         _end(128 + (self.number or signal.SIGINT), f"interrupted{name}", hint)
 
 
-def _in_finalizer(frame: FrameType | None) -> bool:
-    """Whether a frame runs on behalf of a finalizer."""
-    while frame is not None:
-        if frame.f_code is weakref.finalize.__call__.__code__ or frame.f_code.co_name == "__del__":
+def _cannot_raise(frame: FrameType | None) -> bool:
+    """Whether a frame of ``run``'s program runs where an exception would not arrive at ``run``.
+
+    That of a finalizer is printed and forgotten. Where a library is being imported, its C++ may be what has called the
+    frame, and may end the process when an exception comes back (torch's ``_c10d_init`` does, by ``abort``).
+    """
+    while frame is not None and frame.f_code is not run.__code__:
+        code = frame.f_code
+        if code is weakref.finalize.__call__.__code__ or code.co_name == "__del__":
+            return True
+        if (code.co_filename, code.co_name) == IMPORTING and not _is_own(frame.f_locals["name"]):
             return True
         frame = frame.f_back
     return False
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] in OWN
 
 
 def run(program: Callable[[], object], hint: str | None = None) -> None:
@@ -139,7 +151,7 @@ def scarcity(error: Exception) -> str | None:
     What they have in common is that somebody else's module is being imported.
     """
     if isinstance(error, ImportError):
-        loading = (error.name or "").partition(".")[0] not in OWN
+        loading = not _is_own(error.name or "")
     else:
         root = Path(__file__).parents[2]
         own = tuple(f"{root / package}{os.sep}" for package in OWN)

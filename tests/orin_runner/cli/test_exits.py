@@ -186,6 +186,58 @@ exits.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_library_is_imported_to_its_end(own: bool, tmp_path: Path) -> None:
+    """A module of this project is not waited for, only what it imports in its turn."""
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate/__init__.py").write_text("import os; os.kill(os.getpid(), 15); print('imported')")
+    (tmp_path / "convert").mkdir()
+    (tmp_path / "convert/__init__.py").write_text("import os; os.kill(os.getpid(), 15); print('imported')")
+    program = f"""
+import time
+from orin_runner.cli import exits
+
+def program():
+    import {"convert" if own else "evaluate"}
+    time.sleep(20)
+    print("went on")
+
+exits.run(program)
+"""
+    command = [sys.executable, "-c", program]
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
+    said = "" if own else "imported\n"
+    assert (done.returncode, done.stdout, done.stderr) == (143, said, "error: interrupted by SIGTERM\n")
+
+
+def test_a_signal_within_torch_does_not_abort() -> None:
+    """Its initialisation calls Python from C++, and an exception that comes back ends the process."""
+    program = """
+import os, signal, sys, time
+from orin_runner.cli import exits
+
+within = []
+
+def watch(frame, event, arg):
+    if event == "c_call" and arg.__name__ == "_c10d_init":
+        within.append(arg)
+    elif event == "call" and within:
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def program():
+    sys.setprofile(watch)
+    import torch
+    time.sleep(20)
+    print("went on")
+
+exits.run(program)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "error: interrupted by SIGTERM\n")
+
+
 def test_what_ends_is_not_disturbed_by_the_same_again(capsys: pytest.CaptureFixture[str]) -> None:
     """A service's SIGTERM and a terminal's SIGHUP come together; an impatient Ctrl-C still counts."""
     steps: list[str] = []
