@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +75,7 @@ class Evaluation:
         theirs = logging.getLogger("lm_eval")
         theirs.handlers.clear()  # what it says goes where all libraries' messages go
         theirs.propagate = True
-        parser = HarnessCLI()._parser  # noqa: SLF001 - there is no public way to its options
-        parsed = parser.parse_args(["run", *options])
+        parsed = _parsed(options)
         for name, instead in REFUSED.items():
             if vars(parsed).get(name):
                 raise UserError(f"lm-eval does not take --{name}", instead)
@@ -133,6 +135,19 @@ class Evaluation:
             hint = HUB if isinstance(error, ConnectionError) else HELP
             raise UserError(f"lm-evaluation-harness {reason}", hint) from error
         return results
+
+
+def _parsed(options: Sequence[str]) -> Namespace:
+    parser = HarnessCLI()._parser  # noqa: SLF001 - there is no public way to its options
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return parser.parse_args(["run", *options])
+    except SystemExit as ended:
+        if not ended.code:  # --help, which argparse has printed
+            raise
+        reason = " ".join(said.getvalue().rpartition(" error: ")[2].split())
+        raise UserError(f"lm-eval: {reason}", HELP) from None
 
 
 def write_results(results: dict[str, Any], out: Path) -> None:

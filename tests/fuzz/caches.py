@@ -23,7 +23,7 @@ def _evaluated(place: Place, cache: Path, *options: str) -> Case:
 
     return Case(
         ["orin-run", "eval", "boolq", *common, "--out", str(out), "--prompt-cache", str(cache), *options],
-        writes=(out, cache, place.out, place.inputs),
+        writes=(out, cache, place.out, place.inputs, place.state),
         right=right,
         fails=LEFT_OUT,
     )

@@ -91,7 +91,7 @@ def evaluated(
     ]
     return Case(
         ["orin-run", "eval", task, *common, *verify, *options],
-        writes=(out,),
+        writes=(out, place.state),
         right=lambda outcome: right(outcome) or whole_run(out, outcome),
         fails=f"{LEFT_OUT}|is damaged: the data of tensor",  # where the run was faster than the proof beside it
     )
@@ -287,7 +287,7 @@ def file_kind(random: Random, place: Place) -> Case:
 
 def default_model(random: Random, place: Place) -> Case:
     """The model that no option names."""
-    state = place.root / "home" / "orin-run" / "last-model"
+    state = place.state / "last-model"
     state.parent.mkdir()
     kind = random.randrange(4)
     environment = {}

@@ -252,5 +252,9 @@ def run_folders(random: Random, place: Place) -> Case:
         out = Path(random.choice((str(place.base / "llama.gguf"), "/proc/run", "/dev/null/x", "/sys/x")))
     argv = ["boolq", "--model", str(place.base / "llama.gguf"), "--data", str(place.base / "data"), "--out", str(out)]
     if kind == 2:  # some file systems take some of these names
-        return Case(["orin-run", "eval", *argv], writes=(place.out,), right=lambda outcome: whole_run(out, outcome))
+        return Case(
+            ["orin-run", "eval", *argv],
+            writes=(place.out, place.state),
+            right=lambda outcome: whole_run(out, outcome),
+        )
     return Case(["orin-run", "eval", *argv])

@@ -29,7 +29,7 @@ def tensor_data(random: Random, place: Place) -> Case:
                     must_refuse=True)  # fmt: skip
     return Case(
         ["orin-run", "eval", EXAMPLE, "--data", str(place.base / "data"), "--model", str(model), "--out", str(out)],
-        writes=(out,),
+        writes=(out, place.state),
         fails="is not what|not the|differs|refuted",
         must_refuse=True,
     )

@@ -64,7 +64,7 @@ def resumed(place: Place, run: Path) -> Case:
     common = ["--model", str(place.base / "llama.gguf"), "--data", str(place.base / "data"), "--max-new-tokens", "4"]
     return Case(
         ["orin-run", "eval", *corpus.RUN_TASKS, *common, "--resume", "--out", str(run)],
-        writes=(run,),
+        writes=(run, place.state),
         right=lambda outcome: whole_run(run, outcome),
         fails=LEFT_OUT,
     )

@@ -283,3 +283,19 @@ def test_its_export_is_the_harness_s_own(run: Path, tmp_path: Path) -> None:
             assert row["target"] == str(harness["target"])
             first = harness["arguments"][0]
             assert row["arguments"]["gen_args_0"] == {f"arg_{i}": each for i, each in enumerate(first)}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--measure-limit",), "lm-eval: unrecognized arguments: --measure-limit"),
+        (("--num_fewshot", "two"), "lm-eval: argument --num_fewshot/-f: invalid int value: 'two'"),
+        (("--limit",), "lm-eval: argument --limit/-L: expected one argument"),
+    ],
+)
+def test_mistakes_in_the_harness_options_are_one_line(
+    words: tuple[str, ...], said: str, tmp_path: Path, tiny_gguf: Path
+) -> None:
+    out = tmp_path / "run"
+    refused(lm_eval("--tasks", "choices", "--model", tiny_gguf, "--out", out, *words), said)
+    assert not out.exists()

@@ -19,6 +19,7 @@ class Place:
         inputs: what the case damages.
         out: where the command is told to write; watched like all others.
         work: the working directory.
+        state: what is kept between runs: the last model, the rates that were measured.
     """
 
     root: Path
@@ -35,6 +36,10 @@ class Place:
     @property
     def work(self) -> Path:
         return self.root / "work"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "home" / "orin-run"
 
     def make(self) -> Place:
         for folder in (self.inputs, self.out, self.work, self.root / "home", self.root / "tmp"):
