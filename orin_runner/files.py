@@ -7,13 +7,13 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from orin_runner.errors import UserError
 
-STDERR = 2
+STDOUT, STDERR = 1, 2
 MAX_BYTES = 1 << 30
 """Of a text file that is read, unpacked; the largest published one has a twentieth of that."""
 
@@ -123,13 +123,22 @@ def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are not there; of any number, which ``Path.mkdir`` is not good for.
 
     Raises:
-        OSError: it cannot be made; it or one above it is named.
+        OSError: it cannot be made; it or one above it is named, and nothing is left of the others.
     """
     missing = [path]
     while not (path := path.parent).exists():
         missing.append(path)
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+                made.append(folder)
+    except OSError:
+        for folder in reversed(made):
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise
 
 
 def state_folder() -> Path:
@@ -138,16 +147,20 @@ def state_folder() -> Path:
 
 
 @contextmanager
-def without_stderr() -> Iterator[None]:
-    """Nothing gets to standard error, whoever writes it: Rust a traceback before a panic becomes an exception."""
-    kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, STDERR)
-    try:
+def silence() -> Iterator[None]:
+    """Nothing gets to standard output or error, whoever writes it.
+
+    Rust writes a traceback before a panic becomes an exception, and warnings with what stands in a file.
+    """
+    with ExitStack() as stack:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nowhere)
+        for number in (STDOUT, STDERR):
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(nowhere, number)
         yield
-    finally:
-        os.dup2(kept, STDERR)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

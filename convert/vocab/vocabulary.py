@@ -25,7 +25,7 @@ from convert.vocab import byte_level, sentencepiece
 from convert.vocab.sample import reread
 from convert.vocab.special_tokens import Conflict, conflicts, read_generation_config, refuse_empty, stop_tokens
 from orin_runner.errors import UserError, first_line
-from orin_runner.files import need_utf8, read_json, without_stderr
+from orin_runner.files import need_utf8, read_json, silence
 from orin_runner.model import gguf_keys
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -194,7 +194,7 @@ def library_errors(message: str) -> Iterator[None]:
         message: of the error; the library's reason follows.
     """
     try:
-        with without_stderr():
+        with silence():
             yield
     except BaseException as error:
         # tokenizers raises plain Exception, and where its Rust code panics one that is not even derived from that.

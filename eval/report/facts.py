@@ -10,7 +10,7 @@ from eval.pairs import differences
 from eval.report.charts import lines
 from eval.runs.items import ITEMS
 from eval.runs.measured import summary
-from eval.runs.run import Run, lossy_line
+from eval.runs.run import PREDICTIONS, REPORT, Run, contradictions, lossy_line
 from orin_runner.model.proof import Proof, Verdict
 
 CONVERSION = {
@@ -47,7 +47,10 @@ def describe(run: Run, name: str) -> dict[str, Any]:
         "model": model.get("name", ""),
         "time": header.get("time", ""),
         "ended": bool(run.report),
-        "warnings": [*_damage(run), *filter(None, [lossy_line(run.header)]), *run.report.get("warnings", [])],
+        "warnings": [
+            *(*_damage(run), *_contradictions(run)),
+            *(*filter(None, [lossy_line(run.header)]), *run.report.get("warnings", [])),
+        ],
         "prompt_rate": run.report.get("prompt_rate"),
         "restarts": run.report.get("restarts", 0),
         "conversion": _conversion(model),
@@ -109,6 +112,15 @@ def _damage(run: Run) -> list[str]:
     verdict = Verdict.of_run(run.header)
     said = f"the model is damaged, and its answers count for nothing: {verdict.detail}"
     return [said] if verdict.proof is Proof.REFUTED else []
+
+
+def _contradictions(run: Run) -> list[str]:
+    found = contradictions(run.report, run.predictions.values())
+    return [
+        f"{task}: {REPORT} says an accuracy of {said:.2%}, the answers in {PREDICTIONS} have {own:.2%}: "
+        "one of them was changed afterwards"
+        for task, (said, own) in found.items()
+    ]
 
 
 def _measured(run: Run) -> dict[str, Any] | None:

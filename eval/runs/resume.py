@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.runs.part import PARTS, Part, TaskCost, read_parts
 from eval.runs.prediction import Prediction, read_predictions
-from eval.runs.run import PREDICTIONS, REPORT, RUN, read_header, read_report
+from eval.runs.run import PREDICTIONS, REPORT, RUN, contradictions, read_header, read_report
 from eval.runs.samples import SAMPLES, read_samples
 from orin_runner.errors import UserError
 from orin_runner.files import json_text, parse_json, read_bytes, whole_lines
@@ -66,6 +66,7 @@ class Earlier:
                 for name, n in items.items()
             )
             and not any(sections[name].get("unanswered") for name in items)
+            and not contradictions(self.report, self.known.values())
         )
 
 

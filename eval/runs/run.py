@@ -6,6 +6,7 @@ Runner and reference write the same form (``writer``), so that any two runs can 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from orin_runner.schema import Schema
 
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
+SAME = 1e-9
+"""Two sums of the same scores in another order differ by less."""
 SAME_TO_COMPARE = {
     "shots": None,
     "scoring": None,
@@ -64,6 +67,21 @@ class Run:
             raise UserError(f"{path} is missing", "the run cannot be read without it")
         predictions = read_predictions(path, io.BytesIO(read_bytes(path)))
         return cls(directory, header, predictions, read_report(directory), read_samples(directory / SAMPLES))
+
+
+def contradictions(report: dict[str, Any], predictions: Iterable[Prediction]) -> dict[str, tuple[float, float]]:
+    """By task, the accuracy that ``report.json`` says and that of the answers, where these are as many and differ."""
+    scores: dict[str, list[float]] = {}
+    for prediction in predictions:
+        if prediction.skipped is None:
+            scores.setdefault(prediction.task, []).append(prediction.score)
+    found = {}
+    for task, section in report.get("tasks", {}).items():
+        own = scores.get(task, [])
+        mean = sum(own) / max(1, len(own))
+        if section["items"] == len(own) and abs(section["accuracy"] - mean) > SAME:
+            found[task] = (section["accuracy"], mean)
+    return found
 
 
 def quantized_types(header: dict[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import tokenizers
 
 from orin_runner.errors import UserError, first_line
-from orin_runner.files import without_stderr
+from orin_runner.files import silence
 from orin_runner.model.gguf_digests import text_digest
 
 PROBE = "a"
@@ -33,7 +33,7 @@ class HuggingFaceVocabulary:
 
     def __init__(self, serialized: str, name: str = "this model") -> None:
         self._name = name
-        with self._called("is damaged"), without_stderr():
+        with self._called("is damaged"), silence():
             self._tokenizer = tokenizers.Tokenizer.from_str(serialized)
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
@@ -43,7 +43,7 @@ class HuggingFaceVocabulary:
         self.sha256 = str(text_digest(serialized))
 
     def encode(self, texts: Sequence[str], *, special: bool) -> list[Sequence[int]]:
-        with self._called("cannot encode a text"), without_stderr():
+        with self._called("cannot encode a text"), silence():
             return [found.ids for found in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -288,6 +288,19 @@ def test_one_file_is_taken_before_shards(checkpoints: list[Path], tmp_path: Path
     assert {tensor.file.name for tensor in found.tensors.values()} == {"model.safetensors"}
 
 
+def test_what_a_library_says_of_a_file_is_not_shown(
+    checkpoints: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """tokenizers prints the names of settings that it does not know, whatever is in them."""
+    directory = shutil.copytree(checkpoints[0], tmp_path / "m")
+    path = directory / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"][0]["\x17odd"] = "x"
+    path.write_text(json.dumps(content))
+    convert(Checkpoint.open(directory), tmp_path / "out.gguf", Options())
+    assert "odd" not in "".join(capfd.readouterr())
+
+
 class TestCodeOfACheckpoint:
     """``auto_map`` names Python files of the folder; none is run, and nobody is asked."""
 

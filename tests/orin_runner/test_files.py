@@ -19,7 +19,7 @@ from orin_runner.files import (
     open_regular,
     parse_json,
     read_json,
-    without_stderr,
+    silence,
     write_whole,
 )
 
@@ -117,15 +117,25 @@ def test_folders_of_any_depth_are_made(tmp_path: Path) -> None:
         deep = deep.parent
 
 
-def test_nothing_gets_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_of_folders_that_cannot_be_made_none_is_left(tmp_path: Path) -> None:
+    """A name that is too long, below others that are not; what was there stays."""
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OSError, match="too long"):
+        make_folder(tmp_path / "there" / "a" / "b" / ("x" * 300) / "c")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_nothing_gets_to_standard_output_or_error(capfd: pytest.CaptureFixture[str]) -> None:
     """By whatever way; afterwards it does again, after an exception, too."""
-    with without_stderr():
+    with silence():
+        os.write(1, b"Rust")
         os.write(2, b"Rust")
-        subprocess.run(["sh", "-c", "echo C >&2"], check=True)
-    with pytest.raises(ZeroDivisionError), without_stderr():
+        subprocess.run(["sh", "-c", "echo C; echo C >&2"], check=True)
+    with pytest.raises(ZeroDivisionError), silence():
         raise ZeroDivisionError
+    os.write(1, b"result")
     os.write(2, b"after")
-    assert capfd.readouterr().err == "after"
+    assert capfd.readouterr() == ("result", "after")
 
 
 def test_a_file_that_takes_pieces_gets_all(tmp_path: Path) -> None:

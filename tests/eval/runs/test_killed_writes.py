@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from eval.report.facts import describe
 from eval.report.page import PAGE
 from eval.report.section import task_report
 from eval.runs import writer as writing
@@ -170,6 +172,24 @@ def test_an_answer_of_another_task_is_none_of_this_one(tmp_path: Path) -> None:
     path = tmp_path / "r" / "predictions.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"mmlu"', b'"exam"', 1))
     assert not read_earlier(tmp_path / "r", HEADER).is_complete({"mmlu": len(ITEMS)})
+
+
+def test_a_report_of_other_answers_is_no_end(tmp_path: Path) -> None:
+    """The answers count; a resumed run writes its report from them, and the page says so until then."""
+    folder = tmp_path / "r"
+    run(folder, resume=False)
+    path = folder / "report.json"
+    section = json.loads(path.read_text())
+    right = section["tasks"]["mmlu"]["accuracy"]
+    assert describe(Run.open(folder), "r")["warnings"] == []
+    section["tasks"]["mmlu"]["accuracy"] = right - 0.01
+    path.write_text(json.dumps(section))
+    assert not read_earlier(folder, HEADER).is_complete({"mmlu": len(ITEMS)})
+    (said,) = describe(Run.open(folder), "r")["warnings"]
+    assert f"says an accuracy of {right - 0.01:.2%}, the answers in predictions.jsonl have {right:.2%}" in said
+    run(folder, resume=True)
+    assert json.loads(path.read_text())["tasks"]["mmlu"]["accuracy"] == right
+    complete(folder)
 
 
 def test_a_stale_report_is_no_end(tmp_path: Path) -> None:
