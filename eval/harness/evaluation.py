@@ -142,7 +142,8 @@ def _parsed(options: Sequence[str]) -> Namespace:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return parser.parse_args(["run", *options])
+            parsed: Namespace = parser.parse_args(["run", *options])
+            return parsed
     except SystemExit as ended:
         if not ended.code:  # --help, which argparse has printed
             raise

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orin_runner.cli.launch import open_model
+from orin_runner.cli.launch import f32_line, open_model
 from orin_runner.cli.measuring import NAMES, PLANNED, Findings, label, mean, measuring
 from orin_runner.cli.options import AllowQuantized, Json, ModelFile
 from orin_runner.console import Notes, print_table, say, say_json
@@ -78,7 +78,7 @@ def keep(found: Findings, bench: Bench, notes: Notes) -> tuple[Tuned, ...]:
     for work, (task, steps) in SPEEDS.items():
         row = found.fastest(work)
         if row is not None and row.shape is not None:
-            tuned.append(Tuned(model, device, library, work, row.shape, mean(row), at))
+            tuned.append(Tuned(model, device, library, work, row.shape, mean(row), at, found.f32_gain))
             speeds.append(Speed(model, device, library, task, mean(row), steps, "orin-run bench", at))
     try:
         keep_speeds(speeds)
@@ -102,7 +102,8 @@ def to_json(found: Findings, device: str | None, stored: tuple[Tuned, ...]) -> d
     ceilings: dict[str, Any] | None = None
     if isinstance(found.ceilings, Ceilings):
         ceilings = asdict(found.ceilings)
-        ceilings |= {name: _rate(getattr(found.ceilings, name)) for name in ("product", "copy")}
+        rates = {name: getattr(found.ceilings, name) for name in ("product", "copy", "product_f32")}
+        ceilings |= {name: None if rate is None else _rate(rate) for name, rate in rates.items()}
     elif found.ceilings is not None:
         ceilings = {"failure": found.ceilings.why}
     rows = [
@@ -137,6 +138,8 @@ def _rate(rate: Rate) -> dict[str, Any]:
 def print_findings(found: Findings, stored: tuple[Tuned, ...]) -> None:
     """The ceilings, a table of the rates, and what is the fastest."""
     _print_ceilings(found.ceilings)
+    if found.f32_gain is not None:
+        say(f32_line(found.file, found.f32_gain))
     best = [found.fastest(work) for work in SPEEDS]
     rows = []
     for row in found.rows:
@@ -167,6 +170,8 @@ def _print_ceilings(ceilings: Ceilings | NoCeilings | None) -> None:
             f"product: {_spread(ceilings.product, 1e9)} GFLOP/s, ggml_mul_mat of {ceilings.kind} {ceilings.n_in} x "
             f"{ceilings.n_out} ({ceilings.tensor}) and {ceilings.columns} columns of F32 on {ceilings.device}"
         )
+        if ceilings.product_f32 is not None:
+            say(f"product of F32: {_spread(ceilings.product_f32, 1e9)} GFLOP/s, of the same sizes")
         say(
             f"copy: {_spread(ceilings.copy, 1e9)} GB/s read and written, ggml_cpy of "
             f"{ceilings.copy_bytes / MIB:,.0f} MiB on {ceilings.device}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import hypot, prod
 
 from orin_runner.console import Notes
-from orin_runner.engine.bench import PREFIX, QUESTION, QUESTIONS, Pace
+from orin_runner.engine.bench import PREFIX, QUESTION, QUESTIONS, Pace, Rate
 from orin_runner.machine.shape import score_shapes, text_shapes
 from orin_runner.machine.tuned import TunedWork
 from orin_runner.model.gguf_file import GGUFFile
@@ -53,8 +53,10 @@ class Findings:
         rows = [row for row in self.rows if row.asked.work == work and row.rate is not None]
         if not rows:
             return None
-        best = max(rows, key=mean)
-        return best if rows[0].asked.shape is not None or _is_faster(best, rows[0]) else rows[0]
+        best, first = max(rows, key=mean), rows[0]
+        assert best.rate is not None
+        assert first.rate is not None
+        return best if first.asked.shape is not None or _is_faster(best.rate, first.rate) else first
 
     @property
     def flop(self) -> float | None:
@@ -63,6 +65,14 @@ class Findings:
         if any(len(tensor.shape) > 2 for tensor in matrices):
             return None
         return 2.0 * sum(prod(tensor.shape) for tensor in matrices)
+
+    @property
+    def f32_gain(self) -> float | None:
+        """How many times as fast a product with weights in F32 is; None where it is not clearly faster."""
+        if not isinstance(self.ceilings, Ceilings) or self.ceilings.product_f32 is None:
+            return None
+        own, f32 = self.ceilings.product, self.ceilings.product_f32
+        return f32.mean / own.mean if _is_faster(f32, own) else None
 
     def share_of_product(self, row: Measured) -> float | None:
         """Share of the matrix product's ceiling that a row's products in the layers are; None where it is not known."""
@@ -166,9 +176,7 @@ def mean(row: Measured) -> float:
     return 0.0 if row.rate is None else row.rate.mean
 
 
-def _is_faster(one: Measured, other: Measured) -> bool:
+def _is_faster(one: Rate, other: Rate) -> bool:
     """Whether a rate is so much higher that it is no accident, and worth other settings."""
-    assert one.rate is not None
-    assert other.rate is not None
-    sds = [SPREAD * rate.mean if rate.sd is None else rate.sd for rate in (one.rate, other.rate)]
-    return one.rate.mean - other.rate.mean > max(hypot(*sds), LEAST_GAIN * other.rate.mean)
+    sds = [SPREAD * rate.mean if rate.sd is None else rate.sd for rate in (one, other)]
+    return one.mean - other.mean > max(hypot(*sds), LEAST_GAIN * other.mean)

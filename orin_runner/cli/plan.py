@@ -10,7 +10,7 @@ import typer
 from eval.sent_tokens import AskedTokens
 from eval.truncation import TooLong, n_truncated
 from orin_runner.cli.expected import Expected, asked_tokens, expected_here, expected_on, limits_here
-from orin_runner.cli.launch import all_requests, open_model, plan_here, plan_lines, tuned_here, tuned_line
+from orin_runner.cli.launch import all_requests, f32_line, open_model, plan_here, plan_lines, tuned_here, tuned_line
 from orin_runner.cli.options import (
     AllowQuantized,
     ChallengeProtocol,
@@ -42,6 +42,7 @@ from orin_runner.machine.devices import KNOWN
 from orin_runner.machine.memory_formula import MIB
 from orin_runner.machine.memory_plan import MemoryPlan, MemoryPlanner
 from orin_runner.machine.roofline import ORIN_MODES
+from orin_runner.machine.tuned import f32_gain_on
 from orin_runner.workers.messages import Job
 
 ORIN = "orin-32gb"
@@ -93,6 +94,8 @@ def plan_command(
     expected += [expected_on(mode, asked, file, found.settings.n_seq) for mode in ORIN_MODES[orin]]
     if found.tuned:
         notes.note(tuned_line(found))
+    if gain := f32_gain_on(found.device, job.tuned):
+        notes.note(f32_line(file, gain))
     whole = found.fits and fitting == max(lengths, default=1)
     if as_json:
         say_json(

@@ -31,6 +31,8 @@ class Tuned:
         shape: the sizes.
         tokens_per_s: its rate.
         at: local time, ISO 8601.
+        f32_gain: how many times as fast a product is there with weights in F32 instead of the file's type; None where
+            it is not clearly faster.
     """
 
     model: str
@@ -40,11 +42,13 @@ class Tuned:
     shape: Shape
     tokens_per_s: float
     at: str
+    f32_gain: float | None = None
 
     @property
     def sound(self) -> bool:
         """Whether a run can be planned with it."""
-        return self.shape.sound and self.tokens_per_s > 0 and bounded([self.tokens_per_s])
+        numbers = [self.tokens_per_s, 1.0 if self.f32_gain is None else self.f32_gain]
+        return self.shape.sound and min(numbers) > 0 and bounded(numbers)
 
 
 KEPT = Kept(
@@ -69,3 +73,8 @@ def shape_on(device: DeviceMemory, known: Iterable[Tuned], *, texts: bool) -> Sh
     """The fastest shape on ``device`` for scores or for texts; None where it was not measured there."""
     wanted = (name_of(device), "texts" if texts else "scores")
     return next((each.shape for each in known if (each.device, each.work) == wanted), None)
+
+
+def f32_gain_on(device: DeviceMemory, known: Iterable[Tuned]) -> float | None:
+    """``Tuned.f32_gain`` of what was last measured on ``device``; None where nothing was."""
+    return next((each.f32_gain for each in reversed([*known]) if each.device == name_of(device)), None)

@@ -42,6 +42,8 @@ LONGEST = 2048
 """Tokens of the longest request that contexts are made for: few-shot prompts have as many."""
 COPY_BYTES = 256 * MIB
 """That a copy reads, where an eighth of the memory is no less: more than the caches of most devices hold."""
+HALF = ("F16", "BF16")
+"""Types whose values a file may have in F32 instead."""
 COLUMNS = {True: 2048, False: 512}
 """Of the matrix product, on a GPU and on a CPU: tokens that are computed at a time."""
 
@@ -103,6 +105,7 @@ class Ceilings:
         product: FLOP/s.
         copy: bytes/s, read and written.
         copy_bytes: that one copy reads.
+        product_f32: FLOP/s of the same product with weights in F32; None on a GPU, or of a file without 16-bit weights.
     """
 
     device: str
@@ -114,6 +117,7 @@ class Ceilings:
     product: Rate
     copy: Rate
     copy_bytes: int
+    product_f32: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +186,17 @@ def _ceilings(planner: MemoryPlanner, pace: Pace) -> Ceilings | NoCeilings:
     try:
         with closing(Ggml(planner.n_threads)) as ggml:
             columns = COLUMNS[ggml.gpu]
-            with ggml.product(tensor.type, n_in, n_out, columns) as work:
-                product = repeated(partial(_once, work), pace)
+            rates: dict[str, Rate] = {}
+            wide = [] if ggml.gpu or tensor.type not in HALF else ["F32"]
+            for kind in (tensor.type, *wide):
+                with ggml.product(kind, n_in, n_out, columns) as work:
+                    rates[kind] = repeated(partial(_once, work), pace)
             with ggml.copy(copy_bytes) as work:
                 copy = repeated(partial(_once, work), pace)
-            return Ceilings(ggml.device, tensor.name, tensor.type, n_in, n_out, columns, product, copy, copy_bytes)
+            return Ceilings(
+                *(ggml.device, tensor.name, tensor.type, n_in, n_out, columns),
+                *(rates.pop(tensor.type), copy, copy_bytes, rates.get("F32")),
+            )
     except RunError as error:
         return NoCeilings(str(error))
 

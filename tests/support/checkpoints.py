@@ -9,6 +9,9 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM, PreTrainedModel
 
+from convert.checkpoint import Checkpoint
+from convert.convert import Options, convert
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
@@ -138,3 +141,10 @@ def _save(
     if model.config.model_type == "llama":
         _begin_with_bos(directory)
     return directory
+
+
+def small_gguf(folder: Path, tokenizer: Path, outtype: str = "auto") -> Path:
+    """A Phi-3 of one layer as GGUF, which is fast everywhere, using the tokenizer files of ``tokenizer``."""
+    out = folder / "small.gguf"
+    convert(Checkpoint.open(phi3(folder / "m", tokenizer, hidden=64, layers=1)), out, Options(outtype))
+    return out

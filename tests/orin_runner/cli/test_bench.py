@@ -5,29 +5,25 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
 
-from convert.checkpoint import Checkpoint
-from convert.convert import Options, convert
 from orin_runner.cli import bench
 from orin_runner.cli.bench import bench_command, print_findings, to_json
 from orin_runner.cli.measuring import Findings
 from orin_runner.console import Notes
-from orin_runner.engine.bench import Pace, Rate
+from orin_runner.engine.bench import Rate
 from orin_runner.errors import RunError
-from orin_runner.machine.devices import cpu_threads, present_device
 from orin_runner.machine.shape import Shape, score_shapes
 from orin_runner.machine.speeds import read_speeds
-from orin_runner.machine.tuned import KEPT, Tuned, name_of, tuned_for
+from orin_runner.machine.tuned import KEPT, Tuned, tuned_for
 from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.workers.bench import Bench, BenchJob, Ceilings, Measure, Measured, NoCeilings, Ready
-from tests.support.checkpoints import phi3
+from orin_runner.workers.bench import BenchJob, Ceilings, Measure, Measured, NoCeilings, Ready
+from tests.support.checkpoints import small_gguf
 from tests.support.commands import orin_run, orin_run_begun
 from tests.support.waiting import runs, until
 from tests.support.widths import check
@@ -339,10 +335,7 @@ class TestShown:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """A model of one layer, which is fast everywhere; with the tiny model's tokenizer."""
-    folder = tmp_path_factory.mktemp("small")
-    out = folder / "small.gguf"
-    convert(Checkpoint.open(phi3(folder / "m", tiny, hidden=64, layers=1)), out, Options())
-    return out
+    return small_gguf(tmp_path_factory.mktemp("small"), tiny)
 
 
 @pytest.fixture(scope="module")
@@ -368,69 +361,3 @@ class TestWhole:
         assert found["ceilings"]["product"]["mean"] > 0
         assert found["ceilings"]["copy"]["mean"] > 0
         assert set(found["stored"]) == {"scores", "texts"}
-
-
-ODD = Shape(1, 1024, 256)
-"""That no plan chooses by itself."""
-
-
-@pytest.fixture
-def known(small: Path, state: Path) -> Tuned:
-    """What is known of ``small`` here: ``ODD`` is the fastest for everything."""
-    here = name_of(present_device())
-    at = "2026-01-02T03:04:05+00:00"
-    scores = Tuned(GGUFFile.open(small).digest(), here, llama_library.version(), "scores", ODD, 1000.0, at)
-    KEPT.keep([scores, replace(scores, work="texts")])
-    return scores
-
-
-class TestLater:
-    """What ``plan`` and ``eval`` make of it."""
-
-    def test_plan(self, small: Path, known: Tuned) -> None:
-        """The settings, and a line that says where they come from; not with --no-tuned."""
-        done = orin_run("plan", "exam", "--model", small, "--json")
-        found = json.loads(done.stdout)
-        assert found["tuned"] is True
-        assert (found["n_contexts"], found["settings"]["n_batch"], found["settings"]["n_ubatch"]) == (1, 1024, 256)
-        assert f"tuned: {known.shape}, the fastest that orin-run bench has measured here" in done.stderr
-        done = orin_run("plan", "exam", "--model", small, "--json", "--no-tuned")
-        assert json.loads(done.stdout)["tuned"] is False
-        assert "tuned:" not in done.stderr
-
-    @pytest.mark.parametrize("foreign", [{"model": "f" * 64}, {"device": "another"}, {"library": "0.0.1"}], ids=str)
-    def test_what_was_measured_elsewhere_is_not_used(self, small: Path, known: Tuned, foreign: dict[str, str]) -> None:
-        KEPT.path.unlink()
-        KEPT.keep([replace(known, **foreign), replace(known, work="texts", **foreign)])
-        done = orin_run("plan", "exam", "--model", small, "--json")
-        assert json.loads(done.stdout)["tuned"] is False
-
-    def test_a_damaged_file_is_none(self, small: Path, known: Tuned) -> None:
-        assert known.sound
-        KEPT.path.write_text("{")
-        done = orin_run("plan", "exam", "--model", small, "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["tuned"] is False
-
-    def test_a_device_that_is_not_here(self, small: Path, known: Tuned) -> None:
-        """Nothing was measured there."""
-        assert known.sound
-        done = orin_run("plan", "exam", "--model", small, "--json", "--device", "orin-32gb")
-        assert json.loads(done.stdout)["tuned"] is False
-
-    @pytest.mark.parametrize("option", [(), ("--no-tuned",)], ids=str)
-    def test_eval(self, small: Path, known: Tuned, tmp_path: Path, option: tuple[str, ...]) -> None:
-        """As the plan says; ``run.json`` keeps it, and one line says so."""
-        out = tmp_path / "run"
-        done = orin_run("eval", "exam", "--limit", "8", "--model", small, "--out", out, *option)
-        assert done.returncode == 0, done.stderr
-        memory = json.loads((out / "run.json").read_text())["memory"]
-        assert memory["tuned"] is not bool(option)
-        shape = Shape(memory["n_contexts"], memory["settings"]["n_batch"], memory["settings"]["n_ubatch"])
-        assert (shape == known.shape) is not bool(option)
-        assert done.stderr.count("tuned: ") == (not option)
-
-    def test_bench_measures_what_a_plan_without_measurements_chooses(self, small: Path, known: Tuned) -> None:
-        """Else the fastest would be compared with itself."""
-        with Bench(BenchJob(small, None, cpu_threads(), Pace(1, 0.0))) as bench:
-            assert bench.measure(Measure("scores", None, 1)).shape not in {None, known.shape}
