@@ -71,17 +71,15 @@ class Interruptions:
             again = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, number))
             again.daemon = True
             again.start()
-        elif self.number is None or number == signal.SIGINT:
-            self.number = self.number or number
+        elif self.number is None:
+            self.number = number
+            raise KeyboardInterrupt(number)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
     def end(self, hint: str | None) -> None:
         """End the program as shells expect it of one that a signal has ended."""
-        # Where Ctrl-C interrupted an exec(), such as a dataclass in the making, CPython would end the process by SIGINT
-        # instead, whatever became of it; the next exec() makes it forget (run_eval_code_obj in pythonrun.c).
-        exec("")  # noqa: S102
-        name = "" if self.number in {None, signal.SIGINT} else f" by {signal.Signals(self.number or 0).name}"
-        _end(128 + (self.number or signal.SIGINT), f"interrupted{name}", hint)
+        _interrupted(self.number or signal.SIGINT, hint)
 
 
 def _cannot_raise(frame: FrameType | None) -> bool:
@@ -179,10 +177,14 @@ def _open_standard_streams() -> None:
 
 def run_process(program: Callable[[], object]) -> None:
     """``run``, where the process ends with ``program``: a Ctrl-C behind it has no words of Python's to say."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         run(program)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt as error:  # it came when ``program`` had ended, or once more while it was ending
+        if not error.args:
+            sys.exit(128 + signal.SIGINT)
+        _interrupted(error.args[0], None)
 
 
 class Command(TyperCommand):
@@ -222,6 +224,14 @@ def _plainly(main: Callable[..., Any], *args: Any, **options: Any) -> None:
         else:
             raise mistake from error
     sys.exit(status or 0)
+
+
+def _interrupted(number: int, hint: str | None) -> None:
+    # Where Ctrl-C interrupted an exec(), such as a dataclass in the making, CPython would end the process by SIGINT
+    # instead, whatever became of it; the next exec() makes it forget (run_eval_code_obj in pythonrun.c).
+    exec("")  # noqa: S102
+    name = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    _end(128 + number, f"interrupted{name}", hint)
 
 
 def _end(status: int, message: str, hint: str | None) -> None:

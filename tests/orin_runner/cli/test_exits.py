@@ -238,6 +238,47 @@ exits.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "error: interrupted by SIGTERM\n")
 
 
+@pytest.mark.parametrize("how", list(STATUS), ids=lambda how: how.name)
+def test_a_signal_behind_the_program_is_said(how: signal.Signals) -> None:
+    """When it has ended and its handlers are being put back."""
+    program = f"""
+import os, sys
+from orin_runner.cli import exits
+
+def watch(frame, event, arg):
+    if event == "call" and frame.f_code is exits.Interruptions.__exit__.__code__:
+        sys.setprofile(None)
+        os.kill(os.getpid(), {how.value})
+
+def program():
+    sys.setprofile(watch)
+    print("done", flush=True)
+
+exits.run_process(program)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (STATUS[how], "done\n", f"{LINE[how]}\n")
+
+
+def test_impatience_is_quiet() -> None:
+    """Ctrl-C again, while the program ends on account of the first."""
+    program = """
+import os, signal
+from orin_runner.cli import exits
+
+def program():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+
+exits.run_process(program)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 130
+    assert done.stderr in {"", "error: interrupted\n"}
+
+
 def test_what_ends_is_not_disturbed_by_the_same_again(capsys: pytest.CaptureFixture[str]) -> None:
     """A service's SIGTERM and a terminal's SIGHUP come together; an impatient Ctrl-C still counts."""
     steps: list[str] = []
