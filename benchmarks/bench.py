@@ -1,9 +1,10 @@
 """``make bench``: this engine, llama.cpp one prompt at a time, and transformers, on the same items in one run.
 
-    python -m benchmarks.bench [--subjects N] [--questions N] [--rounds N]
+    python -m benchmarks.bench [--subjects N] [--questions N] [--rounds N] [--mmlu N] [--data DIR] [--no-loop]
 
 A random Phi-3 of some 100 million parameters is made on the spot and converted. The items are shaped like 5-shot MMLU:
-subjects with a long shared prefix of random tokens, questions of some 60 tokens, four letters to score. Every round
+subjects with a long shared prefix of random tokens, questions of some 60 tokens, four letters to score. With --mmlu
+they are N questions of MMLU itself, 5-shot, evenly spread over its subjects, from --data or ORIN_DATA. Every round
 runs all three sides one after the other; the table gives medians over the rounds. transformers runs in the better of
 float32 and bfloat16 at the best of several batch sizes, which trial runs on half of the items find.
 """
@@ -11,6 +12,7 @@ float32 and bfloat16 at the best of several batch sizes, which trial runs on hal
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import subprocess
@@ -26,12 +28,16 @@ import transformers
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
 from benchmarks.sides import last_logits
+from eval.evaluate import prepare
+from eval.tasks.base import LoadOptions
+from eval.tasks.registry import get_task
 from orin_runner import __version__
 from orin_runner.engine.executor import Executor
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
+from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Scored, ScoreRequest
 from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import Supervisor
@@ -39,6 +45,7 @@ from orin_runner.workers.supervisor import Supervisor
 TINY = Path(__file__).parent.parent / "tests" / "tiny_phi3" / "checkpoint"
 BATCH_SIZES = (1, 4, 12)
 LETTERS = 4
+LOOP = "llama.cpp, one prompt at a time"
 
 
 def make_model(folder: Path) -> Path:
@@ -77,6 +84,12 @@ def make_items(subjects: int, questions: int) -> list[ScoreRequest]:
             question = rng.integers(300, 2900, int(rng.integers(30, 90))).astype(np.int32)
             items.append(ScoreRequest(np.concatenate([worked, question]), letters))
     return items
+
+
+def mmlu_items(n: int, data: Path | None, model: Path) -> list[ScoreRequest]:
+    """``n`` questions as ``orin-run eval mmlu --limit n`` asks them."""
+    asked = prepare(get_task("mmlu"), LoadOptions(data, limit=n), Tokenizer.from_gguf(GGUFFile.open(model)))
+    return [question.request for question in asked.questions if isinstance(question.request, ScoreRequest)]
 
 
 def this_engine(model: Path, items: list[ScoreRequest]) -> tuple[Callable[[], list[int]], Supervisor]:
@@ -124,14 +137,17 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=2)
     parser.add_argument("--questions", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mmlu", type=int, metavar="N", help="questions of MMLU instead")
+    parser.add_argument("--data", type=Path, default=os.environ.get("ORIN_DATA"), help="folder with mmlu/")
+    parser.add_argument("--no-loop", action="store_true", help="leave llama.cpp one prompt at a time out")
     args = parser.parse_args()
     threads = cpu_threads()
     torch.set_num_threads(threads)
-    items = make_items(args.subjects, args.questions)
     with tempfile.TemporaryDirectory() as folder:
         source = make_model(Path(folder) / "hf")
         gguf = Path(folder) / "model.gguf"
         subprocess.run([sys.executable, "-m", "convert", str(source), str(gguf)], check=True, capture_output=True)
+        items = mmlu_items(args.mmlu, args.data, gguf) if args.mmlu else make_items(args.subjects, args.questions)
         best: dict[str, tuple[float, int]] = {}
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         for name, dtype in dtypes.items():
@@ -139,16 +155,19 @@ def main() -> None:
                 tried, _ = timed(in_transformers(source, dtype, items[:: max(1, len(items) // 12)], size))
                 best[name] = min(best.get(name, (float("inf"), 0)), (tried, size))
         name = min(best, key=lambda key: best[key][0])
-        settings = ContextSettings(n_cells=2048, n_batch=2048, n_ubatch=512, n_outputs=256, n_threads=threads)
+        cells = max(2048, -(-max(len(item.prompt) for item in items) // 256) * 256)
+        settings = ContextSettings(n_cells=cells, n_batch=2048, n_ubatch=512, n_outputs=256, n_threads=threads)
         engine, supervisor = this_engine(gguf, items)
         with supervisor, Model(gguf) as model, Context(model, settings) as context:
             sides = {
                 "orin-run": engine,
-                "llama.cpp, one prompt at a time": one_at_a_time(context, items),
+                LOOP: one_at_a_time(context, items),
                 f"transformers {name}, batch {best[name][1]}": in_transformers(
                     source, dtypes[name], items, best[name][1]
                 ),
             }
+            if args.no_loop:
+                del sides[LOOP]
             seconds: dict[str, list[float]] = {side: [] for side in sides}
             answers: dict[str, list[int]] = {}
             for _ in range(args.rounds):
