@@ -8,6 +8,7 @@ from __future__ import annotations
 from benchmarks.breaks.comparison import COMPARISON
 from benchmarks.breaks.counts import TOKENS
 from benchmarks.breaks.doctor import DOCTOR
+from benchmarks.breaks.ends import ENDS
 from benchmarks.breaks.form import Break
 from benchmarks.breaks.habits import HABITS
 from benchmarks.breaks.listed import LISTED
@@ -28,6 +29,7 @@ BREAKS: tuple[Break, ...] = (
     *SHARED,
     *DOCTOR,
     *HABITS,
+    *ENDS,
 )
 
 __all__ = ["BREAKS", "Break"]
