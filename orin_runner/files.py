@@ -156,7 +156,10 @@ def silence() -> Iterator[None]:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, nowhere)
         for number in (STDOUT, STDERR):
-            kept = os.dup(number)
+            try:
+                kept = os.dup(number)
+            except OSError:  # a service may have closed it
+                continue
             stack.callback(os.close, kept)
             stack.callback(os.dup2, kept, number)
             os.dup2(nowhere, number)

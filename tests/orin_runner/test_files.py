@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from orin_runner.files import (
     silence,
     write_whole,
 )
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,13 @@ def test_nothing_gets_to_standard_output_or_error(capfd: pytest.CaptureFixture[s
     os.write(1, b"result")
     os.write(2, b"after")
     assert capfd.readouterr() == ("result", "after")
+
+
+def test_silence_where_a_stream_is_closed() -> None:
+    """As services have it that a program's own library call runs in."""
+    program = "import os; from orin_runner.files import silence; os.close(1)\nwith silence(): pass\nos.write(2, b'on')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "on")
 
 
 def test_a_file_that_takes_pieces_gets_all(tmp_path: Path) -> None:
