@@ -31,6 +31,7 @@ from benchmarks.sides import last_logits
 from eval.evaluate import prepare
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task
+from eval.truncation import TooLong, fitted
 from orin_runner import __version__
 from orin_runner.engine.executor import Executor
 from orin_runner.machine.devices import cpu_threads
@@ -88,8 +89,10 @@ def make_items(subjects: int, questions: int) -> list[ScoreRequest]:
 
 def mmlu_items(n: int, data: Path | None, model: Path) -> list[ScoreRequest]:
     """``n`` questions as ``orin-run eval mmlu --limit n`` asks them."""
-    asked = prepare(get_task("mmlu"), LoadOptions(data, limit=n), Tokenizer.from_gguf(GGUFFile.open(model)))
-    return [question.request for question in asked.questions if isinstance(question.request, ScoreRequest)]
+    file = GGUFFile.open(model)
+    asked = prepare(get_task("mmlu"), LoadOptions(data, limit=n), Tokenizer.from_gguf(file))
+    questions = fitted(asked, file.n_ctx_train, TooLong.TRUNCATE).questions
+    return [question.request for question in questions if isinstance(question.request, ScoreRequest)]
 
 
 def this_engine(model: Path, items: list[ScoreRequest]) -> tuple[Callable[[], list[int]], Supervisor]:
