@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -166,6 +167,11 @@ def check_folder(directory: Path, *, resume: bool = False) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file, not a folder", "name another folder with --out")
+    for path in (directory / name for name in (RUN, PREDICTIONS, REPORT, PARTS, SAMPLES)):
+        if Path(os.path.realpath(path)).is_symlink():  # it would be found when all is computed
+            raise UserError(
+                f"{path} is a link that leads back to itself", "name another folder with --out, or remove it"
+            )
     run, predictions = directory / RUN, directory / PREDICTIONS
     if not run.exists() and predictions.exists() and not (predictions.is_file() and not predictions.stat().st_size):
         reason = f"{predictions} has answers, but {RUN}, which says of which model they are, is missing"

@@ -192,6 +192,17 @@ def test_a_report_of_other_answers_is_no_end(tmp_path: Path) -> None:
     complete(folder)
 
 
+@pytest.mark.parametrize("name", sorted(FILES - {"report.html"}))
+def test_a_link_to_itself_is_refused_before_anything_is_asked(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "r"
+    run(folder, resume=False)
+    (folder / name).unlink()
+    (folder / name).symlink_to(name)
+    for resume in (False, True):
+        with pytest.raises(UserError, match=f"{name} is a link that leads back to itself"):
+            RunWriter(folder, HEADER, resume=resume)
+
+
 def test_a_stale_report_is_no_end(tmp_path: Path) -> None:
     """Interrupted with a report, resumed, and killed when the last answer was written: the report is of fewer items."""
     with RunWriter(tmp_path / "r", HEADER) as writer:
