@@ -6,7 +6,7 @@ A random Phi-3 of some 100 million parameters is made on the spot and converted.
 subjects with a long shared prefix of random tokens, questions of some 60 tokens, four letters to score. With --mmlu
 they are N questions of MMLU itself, 5-shot, evenly spread over its subjects, from --data or ORIN_DATA. Every round
 runs all three sides one after the other; the table gives medians over the rounds. transformers runs in the better of
-float32 and bfloat16 at the best of several batch sizes, which trial runs on half of the items find.
+float32 and bfloat16 at the best of several batch sizes, which trial runs on some twelve of the items find.
 """
 
 from __future__ import annotations
@@ -27,18 +27,14 @@ import torch
 import transformers
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
+from benchmarks.asked import requests_of
 from benchmarks.sides import last_logits
-from eval.evaluate import prepare
-from eval.tasks.base import LoadOptions
-from eval.tasks.registry import get_task
-from eval.truncation import TooLong, fitted
 from orin_runner import __version__
 from orin_runner.engine.executor import Executor
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.model import llama_library
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, ContextSettings, Model
-from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Scored, ScoreRequest
 from orin_runner.workers.messages import Job
 from orin_runner.workers.supervisor import Supervisor
@@ -88,11 +84,9 @@ def make_items(subjects: int, questions: int) -> list[ScoreRequest]:
 
 
 def mmlu_items(n: int, data: Path | None, model: Path) -> list[ScoreRequest]:
-    """``n`` questions as ``orin-run eval mmlu --limit n`` asks them."""
-    file = GGUFFile.open(model)
-    asked = prepare(get_task("mmlu"), LoadOptions(data, limit=n), Tokenizer.from_gguf(file))
-    questions = fitted(asked, file.n_ctx_train, TooLong.TRUNCATE).questions
-    return [question.request for question in questions if isinstance(question.request, ScoreRequest)]
+    return [
+        request for request in requests_of("mmlu", GGUFFile.open(model), data, n) if isinstance(request, ScoreRequest)
+    ]
 
 
 def this_engine(model: Path, items: list[ScoreRequest]) -> tuple[Callable[[], list[int]], Supervisor]:

@@ -18,16 +18,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from eval.evaluate import prepare
-from eval.tasks.base import LoadOptions
-from eval.tasks.registry import get_task
-from eval.truncation import TooLong, fitted
+from benchmarks.asked import requests_of
 from orin_runner.engine.engine import Engine
 from orin_runner.machine.devices import cpu_threads
 from orin_runner.machine.memory_plan import DECODE_CELLS, budget_of, context_settings, needs_of
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, Model
-from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Request, context_tokens
 
 
@@ -72,12 +68,9 @@ def main() -> None:
     args = parser.parse_args()
     shapes = [(int(a), int(b)) for a, b in (shape.split("/") for shape in args.shapes.split(","))]
     file = GGUFFile.open(args.gguf)
-    tokenizer = Tokenizer.from_gguf(file)
     print("| model | task | call / ubatch | tokens | CPU s | tokens per CPU s |\n| --- | --- | --- | --- | --- | --- |")
     for name in args.tasks.split(","):
-        asked = prepare(get_task(name), LoadOptions(args.data, limit=args.limit), tokenizer)
-        prepared = fitted(asked, file.n_ctx_train, TooLong.TRUNCATE)
-        measure(args.gguf, name, [question.request for question in prepared.questions], shapes, args.rounds)
+        measure(args.gguf, name, requests_of(name, file, args.data, args.limit), shapes, args.rounds)
 
 
 if __name__ == "__main__":

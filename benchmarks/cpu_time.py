@@ -25,17 +25,13 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
+from benchmarks.asked import requests_of
 from benchmarks.bench import make_items
-from eval.evaluate import prepare
-from eval.tasks.base import LoadOptions
-from eval.tasks.registry import get_task
-from eval.truncation import TooLong, fitted
 from orin_runner.engine.engine import Engine
 from orin_runner.machine.devices import cpu_threads, present_device
 from orin_runner.machine.memory_plan import MemoryPlanner, budget_of, needs_of
 from orin_runner.model.gguf_file import GGUFFile
 from orin_runner.model.llama import Context, Model
-from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Request, context_tokens
 
 BENCH = "bench"
@@ -125,14 +121,6 @@ def watched(nodes: Nodes) -> Iterator[None]:
         llama_cpp.llama_context_default_params = defaults
 
 
-def requests_of(name: str, file: GGUFFile, args: argparse.Namespace) -> list[Request]:
-    """What the task asks."""
-    if name == BENCH:
-        return list(make_items(2, 12))
-    asked = prepare(get_task(name), LoadOptions(args.data, limit=args.limit), Tokenizer.from_gguf(file))
-    return [question.request for question in fitted(asked, file.n_ctx_train, TooLong.TRUNCATE).questions]
-
-
 def measure(file: GGUFFile, name: str, requests: Sequence[Request]) -> None:
     """A row."""
     settings = MemoryPlanner(file, present_device(), cpu_threads()).plan(needs_of(requests)).settings
@@ -182,7 +170,7 @@ def main() -> None:
     for gguf in args.gguf:
         file = GGUFFile.open(gguf)
         for name in args.tasks.split(","):
-            measure(file, name, requests_of(name, file, args))
+            measure(file, name, make_items(2, 12) if name == BENCH else requests_of(name, file, args.data, args.limit))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eval.evaluate import prepare
-from eval.tasks.base import LoadOptions
-from eval.tasks.registry import get_task
-from eval.truncation import TooLong, fitted
+from benchmarks.asked import requests_of
 from orin_runner.engine.engine import Engine
 from orin_runner.engine.executor import Executor
 from orin_runner.engine.wanted_tokens import WantedTokens
@@ -29,7 +26,6 @@ from orin_runner.machine.devices import cpu_threads, present_device
 from orin_runner.machine.memory_plan import MemoryPlanner, budget_of, needs_of
 from orin_runner.model import llama
 from orin_runner.model.gguf_file import GGUFFile
-from orin_runner.model.tokenizer import Tokenizer
 from orin_runner.requests import Request, Scored, ScoreRequest, context_tokens
 from orin_runner.runner import Noise
 
@@ -104,13 +100,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=300)
     args = parser.parse_args()
     file = GGUFFile.open(args.gguf)
-    tokenizer = Tokenizer.from_gguf(file)
     table = [list(COLUMNS)]
     with llama.Model(args.gguf) as model:
         for name in args.tasks.split(","):
-            options = LoadOptions(data=args.data, limit=args.limit)
-            prepared = fitted(prepare(get_task(name), options, tokenizer), file.n_ctx_train, TooLong.TRUNCATE)
-            requests = [question.request for question in prepared.questions]
+            requests = requests_of(name, file, args.data, args.limit)
             planner = MemoryPlanner(
                 file,
                 present_device(None),

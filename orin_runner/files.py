@@ -166,6 +166,11 @@ def silence() -> Iterator[None]:
         yield
 
 
+def in_a_loop(path: Path) -> bool:
+    """Whether ``path`` is a link that leads back to itself, by whatever way."""
+    return Path(os.path.realpath(path)).is_symlink()  # a link is left there where links make a loop
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, also after a kill or a power cut, sees the old or the whole new one.
 
@@ -179,7 +184,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     What had been written of the new one is removed, whatever ends the writing: a full disk or Ctrl-C.
     """
     target = Path(os.path.realpath(path))
-    if target.is_symlink() or (target.exists() and not target.is_file()):  # a link is left where links make a loop
+    if in_a_loop(path) or (target.exists() and not target.is_file()):
         raise UserError(f"{path} is no regular file, and is not replaced", "name another file")
     partial = target.with_name(target.name + ".partial")
     try:

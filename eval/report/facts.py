@@ -48,8 +48,10 @@ def describe(run: Run, name: str) -> dict[str, Any]:
         "time": header.get("time", ""),
         "ended": bool(run.report),
         "warnings": [
-            *(*_damage(run), *_contradictions(run)),
-            *(*filter(None, [lossy_line(run.header)]), *run.report.get("warnings", [])),
+            *_damage(run),
+            *_contradictions(run),
+            *filter(None, [lossy_line(run.header)]),
+            *run.report.get("warnings", []),
         ],
         "prompt_rate": run.report.get("prompt_rate"),
         "restarts": run.report.get("restarts", 0),

@@ -42,8 +42,6 @@ LONGEST = 2048
 """Tokens of the longest request that contexts are made for: few-shot prompts have as many."""
 COPY_BYTES = 256 * MIB
 """That a copy reads, where an eighth of the memory is no less: more than the caches of most devices hold."""
-HALF = ("F16", "BF16")
-"""Types whose values a file may have in F32 instead."""
 COLUMNS = {True: 2048, False: 512}
 """Of the matrix product, on a GPU and on a CPU: tokens that are computed at a time."""
 
@@ -186,17 +184,16 @@ def _ceilings(planner: MemoryPlanner, pace: Pace) -> Ceilings | NoCeilings:
     try:
         with closing(Ggml(planner.n_threads)) as ggml:
             columns = COLUMNS[ggml.gpu]
-            rates: dict[str, Rate] = {}
-            wide = [] if ggml.gpu or tensor.type not in HALF else ["F32"]
-            for kind in (tensor.type, *wide):
+
+            def product(kind: str) -> Rate:
                 with ggml.product(kind, n_in, n_out, columns) as work:
-                    rates[kind] = repeated(partial(_once, work), pace)
+                    return repeated(partial(_once, work), pace)
+
+            own = product(tensor.type)
+            f32 = product("F32") if not ggml.gpu and tensor.type in {"F16", "BF16"} else None
             with ggml.copy(copy_bytes) as work:
                 copy = repeated(partial(_once, work), pace)
-            return Ceilings(
-                *(ggml.device, tensor.name, tensor.type, n_in, n_out, columns),
-                *(rates.pop(tensor.type), copy, copy_bytes, rates.get("F32")),
-            )
+            return Ceilings(ggml.device, tensor.name, tensor.type, n_in, n_out, columns, own, copy, copy_bytes, f32)
     except RunError as error:
         return NoCeilings(str(error))
 

@@ -1,0 +1,19 @@
+"""What a task asks of a model, for benchmarks that answer it without a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.evaluate import prepare
+from eval.tasks.base import LoadOptions
+from eval.tasks.registry import get_task
+from eval.truncation import TooLong, fitted
+from orin_runner.model.gguf_file import GGUFFile
+from orin_runner.model.tokenizer import Tokenizer
+from orin_runner.requests import Request
+
+
+def requests_of(task: str, file: GGUFFile, data: Path | None, limit: int) -> list[Request]:
+    """The requests of ``orin-run eval TASK --data DATA --limit LIMIT``, prompts that are too long truncated."""
+    asked = prepare(get_task(task), LoadOptions(data, limit=limit), Tokenizer.from_gguf(file))
+    return [question.request for question in fitted(asked, file.n_ctx_train, TooLong.TRUNCATE).questions]
