@@ -166,9 +166,10 @@ def silence() -> Iterator[None]:
         yield
 
 
-def in_a_loop(path: Path) -> bool:
-    """Whether ``path`` is a link that leads back to itself, by whatever way."""
-    return Path(os.path.realpath(path)).is_symlink()  # a link is left there where links make a loop
+def leads_nowhere(path: Path) -> bool:
+    """Whether ``path`` is a link at whose end no file can be made: it leads back to itself, or into no folder."""
+    target = Path(os.path.realpath(path))
+    return target.is_symlink() or (path.is_symlink() and not target.parent.is_dir())  # a link is left of a loop
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -184,7 +185,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     What had been written of the new one is removed, whatever ends the writing: a full disk or Ctrl-C.
     """
     target = Path(os.path.realpath(path))
-    if in_a_loop(path) or (target.exists() and not target.is_file()):
+    if leads_nowhere(path) or (target.exists() and not target.is_file()):
         raise UserError(f"{path} is no regular file, and is not replaced", "name another file")
     partial = target.with_name(target.name + ".partial")
     try:

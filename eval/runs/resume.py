@@ -15,7 +15,7 @@ from eval.runs.prediction import Prediction, read_predictions
 from eval.runs.run import PREDICTIONS, REPORT, RUN, contradictions, read_header, read_report
 from eval.runs.samples import SAMPLES, read_samples
 from orin_runner.errors import UserError
-from orin_runner.files import in_a_loop, json_text, parse_json, read_bytes, whole_lines
+from orin_runner.files import json_text, leads_nowhere, parse_json, read_bytes, whole_lines
 from orin_runner.model.proof import Proof, Verdict
 
 DEFAULTS: dict[str, Any] = {"draft": True, "chat": False, "too_long": "truncate", "questions": {}}
@@ -167,8 +167,8 @@ def check_folder(directory: Path, *, resume: bool = False) -> None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file, not a folder", "name another folder with --out")
     for path in (directory / name for name in (RUN, PREDICTIONS, REPORT, PARTS, SAMPLES)):
-        if in_a_loop(path):  # what is written to it would be refused when all is computed
-            reason = f"{path} is a link that leads back to itself"
+        if leads_nowhere(path):  # what is written to it would be refused when all is computed
+            reason = f"{path} is a link that leads back to itself, or into no folder"
             raise UserError(reason, "name another folder with --out, or remove it")
     run, predictions = directory / RUN, directory / PREDICTIONS
     if not run.exists() and predictions.exists() and not (predictions.is_file() and not predictions.stat().st_size):

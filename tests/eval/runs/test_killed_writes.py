@@ -192,12 +192,13 @@ def test_a_report_of_other_answers_is_no_end(tmp_path: Path) -> None:
     complete(folder)
 
 
+@pytest.mark.parametrize("target", ["{}", "../r/{}/x", "nowhere/x"])
 @pytest.mark.parametrize("name", sorted(FILES - {"report.html"}))
-def test_a_link_to_itself_is_refused_before_anything_is_asked(tmp_path: Path, name: str) -> None:
+def test_a_link_to_itself_is_refused_before_anything_is_asked(tmp_path: Path, name: str, target: str) -> None:
     folder = tmp_path / "r"
     run(folder, resume=False)
     (folder / name).unlink()
-    (folder / name).symlink_to(name)
+    (folder / name).symlink_to(target.format(name))
     for resume in (False, True):
         with pytest.raises(UserError, match=f"{name} is a link that leads back to itself"):
             RunWriter(folder, HEADER, resume=resume)
