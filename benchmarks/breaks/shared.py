@@ -1,4 +1,4 @@
-"""Runs that several share: replicas, and shards that are put together."""
+"""Runs that several share: contexts in turn, replicas, and shards that are put together."""
 
 from __future__ import annotations
 
@@ -7,9 +7,32 @@ from benchmarks.breaks.form import Break
 SHARES = "tests/orin_runner/batching/test_shares.py::test_"
 GIVEN = "tests/orin_runner/engine/test_give_back.py::test_"
 REPLICAS = "tests/orin_runner/workers/test_replicas.py::test_"
+SUBMISSIONS = "tests/orin_runner/engine/test_submissions.py::test_"
+TREE = "tests/orin_runner/batching/test_tree.py::test_"
 SHARDS = "tests/orin_runner/cli/test_shards.py::test_"
 
 SHARED = (
+    Break(
+        "contexts: cells are copied while a decode call looks for them",
+        "orin_runner/engine/executor.py",
+        "        self._submitted()\n        for copy",
+        "        for copy",
+        (f"{SUBMISSIONS}submit_returns_before_the_backend_does_and_copies_wait_for_it",),
+    ),
+    Break(
+        "contexts: a refused batch is taken for computed",
+        "orin_runner/engine/submissions.py",
+        "        return self._submitted.result()",
+        "        return (0.0, 0.0) if self._submitted.exception() else self._submitted.result()",
+        (f"{SUBMISSIONS}a_refused_batch_is_told_by_the_next_call",),
+    ),
+    Break(
+        "contexts: each further part may compute as much again as all together",
+        "orin_runner/batching/tree.py",
+        "MOST_AGAIN * self.n_unique / (n_parts - 1)",
+        "MOST_AGAIN * self.n_unique",
+        (f"{TREE}all_further_parts_together_compute_little_again",),
+    ),
     Break(
         "replicas: what a lost one leaves is lost",
         "orin_runner/batching/shares.py",

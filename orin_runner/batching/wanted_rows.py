@@ -58,18 +58,15 @@ class WantedRows:
         where[by_path] = tree.locate(in_tree[by_path], position[by_path])
         self.outputs, self.row_of = np.unique(where, return_inverse=True)
 
-    def divide(
-        self, n_parts: int, *, window: int, with_bases: bool, barred: npt.NDArray[np.bool_] | None = None
-    ) -> list[Part]:
+    def divide(self, n_parts: int, *, window: int, with_bases: bool) -> list[Part]:
         """At most ``n_parts`` parts of about equal work, in the order of the tree.
 
         Args:
             n_parts: contexts that there are.
             window: sliding window in tokens, 0 for none.
             with_bases: find out where long prefixes begin to be shared.
-            barred: bool per path, those that no part may begin with.
         """
-        bounds = [0, *self.tree.cuts(n_parts, barred), len(self.tree.paths)]
+        bounds = [0, *self.tree.cuts(n_parts), len(self.tree.paths)]
         bases = self.bases(window) if with_bases else {}
         parts = []
         for first, end in pairwise(bounds):

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from orin_runner.batching.batch import Batch, BatchBuilder
 from orin_runner.batching.packer import Restored
 from orin_runner.engine.backend import Backend
-from orin_runner.engine.device_clock import Completion, DeviceClock
+from orin_runner.engine.device_clock import DeviceClock
+from orin_runner.engine.submissions import Submissions
 from orin_runner.requests import Tokens, common_prefix
 from orin_runner.runner import DecodeStats
 
@@ -36,15 +37,15 @@ class Executor:
     Args:
         backend: a context.
         n_chunk: tokens per decode call of the canonical shape.
-        watched: note when the device is done with a batch, even if nobody waits for it then.
+        aside: submit on a thread of its own, so that ``submit`` returns at once.
     """
 
-    def __init__(self, backend: Backend, n_chunk: int = CANONICAL_CHUNK, *, watched: bool = False) -> None:
+    def __init__(self, backend: Backend, n_chunk: int = CANONICAL_CHUNK, *, aside: bool = False) -> None:
         self.backend = backend
         self._n_chunk = n_chunk
         self._clock, self._checks = DeviceClock(DecodeStats()), DecodeStats()
-        self._completion = Completion(backend.synchronize, watched=watched)
-        self._submitted = (0.0, 0.0)  # when the last call of the backend's ``submit`` began and ended
+        self._submissions = Submissions(backend, aside=aside)
+        self._counted = True  # the seconds of the last submission
 
     def count_into(self, clock: DeviceClock, checks: DecodeStats) -> None:
         """From now on ``clock`` receives the counts of the calls, and ``checks`` those of the canonical shape."""
@@ -55,7 +56,9 @@ class Executor:
 
         Raises:
             LostPrefixError: a sequence that the batch extends is not what it should be.
+            DecodeError: the batch before was refused.
         """
+        self._submitted()
         for copy in batch.copies:
             self.backend.copy(copy.src, copy.dst, copy.end)
         window = self.backend.n_swa
@@ -70,43 +73,52 @@ class Executor:
     def submit(self, batch: Batch, n_steps: int = 0) -> None:
         """Start a prepared batch and make its cuts. On a GPU this returns before the batch is computed.
 
+        An error of the backend's is raised here or, with a thread of its own, by the next call.
+
         Args:
             batch: not empty.
             n_steps: tokens of it with which a text goes on, and drafts behind them.
         """
-        started = time.perf_counter()
-        self.backend.submit(batch)
-        self._submitted = (started, time.perf_counter())
-        self._completion.begin()
+        self._submissions.begin(batch)
+        self._counted = False
         stats = self._clock.stats
-        stats.submit_s += self._submitted[1] - started
         stats.tokens += len(batch.tokens)
         stats.steps += n_steps
         stats.calls += 1
-        for cut in batch.cuts:
-            self.backend.cut(cut.seq, cut.start)
 
     def rows(self, n: int) -> Row:
         """Wait for the last batch and return its ``n`` logit rows, valid until the next ``submit``."""
         started = time.perf_counter()
-        done = self._completion.wait()
+        submission = self._submitted()
+        done = self._submissions.done()
         rows = self.backend.logits(n)
-        self._clock.stats.wait_s += time.perf_counter() - started
-        self._clock.busy(*self._submitted, done)
+        self._clock.stats.wait_s += time.perf_counter() - max(started, submission[1])
+        self._clock.busy(*submission, done)
         self._clock.stats.rows += n
         return rows
 
     def rest(self) -> None:
-        """Wait until no thread waits for the device any more: the context may be freed then."""
-        self._completion.rest()
+        """Wait until no thread uses the context any more: it may be freed then."""
+        self._submissions.rest()
+        self._counted = True
+
+    def _submitted(self) -> tuple[float, float]:
+        """Wait until the last batch has been handed to the device; when that began and ended."""
+        began, ended = self._submissions.submitted()
+        if not self._counted:
+            self._counted = True
+            self._clock.stats.submit_s += ended - began
+        return began, ended
 
     def state(self, seq: int) -> bytes:
         """What ``seq`` holds, as bytes; waits for the device."""
+        self._submitted()
         self.backend.synchronize()
         return self.backend.state(seq)
 
     def restore(self, restored: Restored, payload: bytes) -> bool:
         """Carry out ``restored``; False if llama.cpp refuses the payload. Waits for the device."""
+        self._submitted()
         self.backend.synchronize()
         for seq in restored.cut:
             self.backend.cut(seq, 0)

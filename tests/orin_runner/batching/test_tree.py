@@ -62,13 +62,23 @@ def test_the_middle_is_where_two_parts_cost_least() -> None:
     assert TokenTree(paths).cuts(1) == TokenTree([]).cuts(3) == []
 
 
-def test_no_part_begins_where_it_would_compute_much_again_or_is_barred() -> None:
-    """A cut that costs too much gives way to one that does not; a barred path begins no part."""
+def test_no_part_begins_where_it_would_compute_much_again() -> None:
+    """A cut that costs too much gives way to one that does not; where there is no other the tree stays whole."""
     shared = list(range(400))
     paths = [[1, *shared, tail] for tail in range(4)] + [[2, *shared[:300]]]
     tree = TokenTree([np.array(path, dtype=np.int32) for path in paths])
     assert tree.cuts(2) == [4], "the equal cut lies within the first four, which share 401 tokens"
-    assert tree.cuts(2, np.arange(5) == 4) == []
+    assert TokenTree(tree.paths[:4]).cuts(2) == []
+
+
+def test_all_further_parts_together_compute_little_again() -> None:
+    """One cut within a hundred prompts that share 40 tokens costs less than a hundredth; of seven each would."""
+    paths = [[*range(40), 100 + n, *range(60)] for n in range(100)]
+    tree = TokenTree([np.array(path, dtype=np.int32) for path in paths])
+    assert tree.lcp[1:].tolist() == [40] * 99
+    assert tree.n_unique == 40 + 100 * 61
+    assert tree.cuts(2) == [50]
+    assert tree.cuts(8) == []
 
 
 def test_paths_sort_by_token_id_not_by_byte() -> None:
