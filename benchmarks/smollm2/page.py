@@ -84,16 +84,18 @@ class Sides:
         return found
 
 
-def write_page(work: Path, origin: Expanded, out: Path) -> None:
+def write_page(work: Path, origin: Expanded, out: Path, remark: str | None = None) -> None:
     """Write the page of all tasks in ``work`` whose 16-bit run has ended.
 
     Args:
         work: holds a folder for each side, and in these one for each task.
         origin: of the weights.
         out: the page.
+        remark: one more condition of the measurement, on a line of its own.
     """
     found = [Sides.of(work, task) for task in TASKS if finished(work / ALL / task)]
-    parts = (_head(found, origin), _accuracy(found), _card(found), _agreement(found), _time(found), _four_bit(found))
+    head = _head(found, origin, remark)
+    parts = (head, _accuracy(found), _card(found), _agreement(found), _time(found), _four_bit(found))
     write_whole(out, "\n".join(line for part in parts for line in part))
 
 
@@ -101,7 +103,7 @@ def _opened(folder: Path) -> Run | None:
     return Run.open(folder) if finished(folder) else None
 
 
-def _head(found: Sequence[Sides], origin: Expanded) -> list[str]:
+def _head(found: Sequence[Sides], origin: Expanded, remark: str | None) -> list[str]:
     header = found[0].run.header
     machines: dict[str, list[str]] = {}
     for sides in found:
@@ -123,6 +125,7 @@ def _head(found: Sequence[Sides], origin: Expanded) -> list[str]:
             for machine, tasks in machines.items()
         ),
         f"* Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.",
+        *([] if remark is None else [f"* {' '.join(remark.split())}"]),
         "",
     ]
 

@@ -54,10 +54,11 @@ def measure(task: str, rows: int, checkpoint: Path, model: Path, args: argparse.
             *("eval", task, "--model", args.gguf, "--allow-quantized"),
             *("--tokenizer", checkpoint, *everything),
         ),
-        REFERENCE: ("reference", task, "--model", checkpoint, "--batch-tokens", str(batch), *fewer),
     }
+    # Before what it is compared with: a page that is written between the two does not compare REFERENCE with all rows.
     if fewer != everything:
         sides[FEWER] = ("eval", task, "--model", model, *fewer)
+    sides[REFERENCE] = ("reference", task, "--model", checkpoint, "--batch-tokens", str(batch), *fewer)
     for side, words in sides.items():
         out = args.work / side / task
         if finished(out):
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--spread", type=int, default=500, help="texts that transformers makes of a task (500)")
     parser.add_argument("--text-bound", type=int, default=256, help="new tokens of these at most (256)")
     parser.add_argument("--limit", type=int, help="rows of each task, to try it out")
+    parser.add_argument("--remark", metavar="TEXT", help="one more line of the page's conditions")
     args = parser.parse_args()
     try:
         args.gguf = args.gguf or fetched(CACHE)
@@ -94,7 +96,7 @@ def main() -> None:
             raise UserError(f"{args.data} has no files of {', '.join(lacking)}", f"it has {', '.join(found)}")
         for task in tasks:
             measure(task, found[task], checkpoint, model, args)
-            write_page(args.work, origin, args.work / "smollm2.md")
+            write_page(args.work, origin, args.work / "smollm2.md", args.remark)
     except UserError as error:
         Notes().error(error.message, error.hint)
         sys.exit(2)

@@ -54,7 +54,7 @@ class Submissions:
     def rest(self) -> None:
         """Wait until no thread uses the context any more, and forget the last batch: the context may be freed then."""
         if self._done is not None:
-            wait([self._submitted, self._done])
+            wait([self._done])  # the thread's last work
         self._submitted, self._done = _ended((0.0, 0.0)), None
 
     def _submit(self, batch: Batch) -> tuple[float, float]:

@@ -47,10 +47,12 @@ def work(smollm2: TinySmolLM2, data: Path, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def sitting(smollm2: TinySmolLM2, data: Path, work: Path, tasks: tuple[str, ...] = TASKS) -> Any:
+def sitting(
+    smollm2: TinySmolLM2, data: Path, work: Path, tasks: tuple[str, ...] = TASKS, more: tuple[str, ...] = ()
+) -> Any:
     words = ("--gguf", smollm2.gguf, "--data", data, "--work", work, "--tasks", ",".join(tasks))
     bounds = ("--limit", str(LIMIT), "--spread", str(SPREAD), "--text-bound", str(BOUND))
-    return run_module("benchmarks.smollm2.whole_result", *words, *bounds)
+    return run_module("benchmarks.smollm2.whole_result", *words, *bounds, *more)
 
 
 def section(work: Path, side: str, task: str) -> dict[str, Any]:
@@ -160,6 +162,17 @@ class TestWholeResult:
         assert section(copy, FOUR_BIT, "winogrande")["items"] == LIMIT
         assert (copy / "smollm2.md").exists()
 
+    def test_a_page_can_be_written_between_any_two_runs(self, work: Path, tmp_path: Path) -> None:
+        """By a process with other tasks, or when a sitting goes on: transformers never stands beside other rows."""
+        copy = tmp_path / "work"
+        shutil.copytree(work, copy)
+        commands = (work / "stdout").read_text(encoding="utf-8").splitlines()
+        outs = [line.partition(" --out ")[2].split()[0] for line in commands if " --out " in line]
+        assert len(outs) == len(TASKS) * 3 + 1
+        for out in reversed(outs[1:]):
+            shutil.rmtree(copy / Path(out).relative_to(work))
+            write_page(copy, ORIGIN, copy / "page.md")
+
     def test_a_task_without_data_is_refused(self, smollm2: TinySmolLM2, data: Path, work: Path) -> None:
         done = sitting(smollm2, data, work, ("mmlu",))
         refused(done, "has no files of mmlu")
@@ -175,6 +188,20 @@ class TestPage:
     def test_it_says_where_the_weights_are_from(self, page: str) -> None:
         assert EXPANDED in page
         assert page.splitlines()[0] == "# SmolLM2-135M-Instruct, expanded from a 4-bit file"
+
+    def test_a_remark_is_the_last_of_its_conditions(
+        self, page: str, smollm2: TinySmolLM2, data: Path, work: Path, tmp_path: Path
+    ) -> None:
+        """On one line, whatever its white space; without ``--remark`` the page is the same but for it."""
+        copy = tmp_path / "work"
+        shutil.copytree(work, copy)
+        done = sitting(smollm2, data, copy, more=("--remark", "Six processes at once,\n  on two GPUs."))
+        assert done.returncode == 0, done.stderr
+        lines = (copy / "smollm2.md").read_text(encoding="utf-8").splitlines()
+        at = lines.index("* Six processes at once, on two GPUs.")
+        assert lines[at - 1].startswith("* Versions: ")
+        assert lines[at + 1] == ""
+        assert lines[:at] + lines[at + 1 :] == page.splitlines()
 
     def test_accuracies_with_standard_errors(self, page: str, work: Path) -> None:
         """Of all metrics of both files."""
