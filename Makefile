@@ -27,8 +27,14 @@ TEGRA := $(wildcard /etc/nv_tegra_release)
 CUDA := $(and $(NVCC),$(GPU))
 BACKEND := $(if $(CUDA),CUDA,CPU)
 LLAMA_FLAGS ?= $(if $(CUDA),-DGGML_CUDA=ON -DGGML_CUDA_NO_VMM=ON -DCMAKE_CUDA_ARCHITECTURES=$(if $(TEGRA),87,native),)
+# A CPU build on a processor whose flags have amx_bf16 gets patches/ (patches/README.md). PATCHES=no leaves it out.
+PATCHES ?= yes
+AMX := $(shell grep -m 1 -ow amx_bf16 /proc/cpuinfo 2>/dev/null)
+PATCHED := $(if $(CUDA)$(filter no,$(PATCHES)),,$(AMX))
+PATCH := patches/llama-cpp-python-$(LLAMA_VERSION)-amx-bf16.patch
 PROCESSOR := $(shell uname -m)-$(shell grep -m 1 -iE '^(flags|features)' /proc/cpuinfo | cksum | cut -d ' ' -f 1)
 KEY := $(LLAMA_VERSION)-$(BACKEND)-$(PROCESSOR)-$(shell echo '$(LLAMA_FLAGS)' | cksum | cut -d ' ' -f 1)
+KEY := $(KEY)$(if $(PATCHED),-amx-$(shell cat $(PATCH) 2>/dev/null | cksum | cut -d ' ' -f 1))
 WHEELS := $(CACHE)/llama-cpp-python-$(KEY)
 
 # Test processes, each with CPUs of its own (tests/conftest.py) and up to 5 GB of memory.
@@ -97,13 +103,26 @@ $(TEST_STAMP): $(RUN_STAMP)
 	@$(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $@
 
+# The source that is compiled with the patch: fetched, compared with the files it was made for, patched.
+SOURCE := $(WHEELS)/source
+define GET_PATCHED
+  echo "with the BF16 kernel for AMX of patches/ (PATCHES=no leaves it out)"; rm -rf $(SOURCE); \
+  test -f $(PATCH) || { echo "patches/ has none for llama-cpp-python $(LLAMA_VERSION): PATCHES=no compiles it as it is"; exit 2; }; \
+  $(BIN)/python -m pip download -q --no-deps --no-cache-dir --no-binary llama-cpp-python --dest $(SOURCE) \
+    'llama-cpp-python==$(LLAMA_VERSION)' && tar -xzf $(SOURCE)/*.tar.gz -C $(SOURCE) && rm $(SOURCE)/*.tar.gz && \
+  $(BIN)/python patches/apply.py $(PATCH) $(SOURCE)/llama_cpp_python-$(LLAMA_VERSION)
+endef
+
 $(WHEELS)/built: | $(BIN)/python
 	@echo "compiling llama.cpp (llama-cpp-python $(LLAMA_VERSION), $(BACKEND)) from source: once, some $(if $(CUDA),25,five) minutes on two cores"
 	@$(if $(NVCC),,echo "no CUDA compiler found: a CPU build";) true
 	@$(if $(and $(NVCC),$(if $(GPU),,no)),echo "a CUDA compiler but no GPU found: a CPU build";,) true
 	@mkdir -p $(WHEELS)
+	@$(if $(PATCHED),$(GET_PATCHED))
 	@$(if $(CUDA),CUDACXX=$(NVCC),) CMAKE_ARGS="$(LLAMA_FLAGS)" $(BIN)/python -m pip wheel -q --no-deps --no-cache-dir \
-	  --no-binary llama-cpp-python --wheel-dir $(WHEELS) 'llama-cpp-python==$(LLAMA_VERSION)'
+	  --wheel-dir $(WHEELS) --no-binary llama-cpp-python \
+	  $(if $(PATCHED),$(SOURCE)/llama_cpp_python-$(LLAMA_VERSION),'llama-cpp-python==$(LLAMA_VERSION)')
+	@$(if $(PATCHED),rm -rf $(SOURCE))
 	@touch $@
 
 clean:
