@@ -17,13 +17,14 @@ import ctypes
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import llama_cpp
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.asked import requests_of
 from benchmarks.bench import make_items
@@ -67,12 +68,14 @@ class Nodes:
         seconds: CPU seconds by operation.
         pairs, masked: of queries and cells, of one layer.
         queries: of one layer.
+        on_mask: takes each mask of a ubatch, bool ``[queries, cells]``, True where a query attends to a cell.
     """
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     pairs: int = 0
     masked: int = 0
     queries: int = 0
+    on_mask: Callable[[npt.NDArray[np.bool_]], None] = lambda _: None
     _began: float = 0.0
     _masks: set[int] = field(default_factory=set)
 
@@ -101,7 +104,9 @@ class Nodes:
         values = np.ctypeslib.as_array((ctypes.c_uint16 * (mask.ne[0] * queries)).from_address(mask.data))
         self.pairs += values.size
         self.queries += queries
-        self.masked += int(np.count_nonzero(values == MINUS_INFINITY))
+        masked = values.reshape(queries, -1) == MINUS_INFINITY
+        self.masked += int(np.count_nonzero(masked))
+        self.on_mask(~masked)
 
 
 @contextmanager
