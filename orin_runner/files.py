@@ -167,9 +167,15 @@ def silence() -> Iterator[None]:
 
 
 def leads_nowhere(path: Path) -> bool:
-    """Whether ``path`` is a link at whose end no file can be made: it leads back to itself, or into no folder."""
-    target = Path(os.path.realpath(path))
-    return target.is_symlink() or (path.is_symlink() and not target.parent.is_dir())  # a link is left of a loop
+    """Whether ``path`` is a link at whose end no file can be made.
+
+    It leads back to itself, over more links than the kernel follows, or into no folder.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        return path.is_symlink() and (error.errno == errno.ELOOP or not Path(os.path.realpath(path)).parent.is_dir())
+    return False
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -27,7 +27,6 @@ from eval.runs.prediction import Prediction
 from eval.runs.run import Run
 from orin_runner.files import write_whole
 
-PAGE = "report.html"
 SHOWN_ITEMS, SHOWN_FAILURES = 10, 50
 SHOWN_CHARACTERS = 300
 """Of a text in a table of items; ``predictions.jsonl`` has all of it."""

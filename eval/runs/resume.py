@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.runs.part import PARTS, Part, TaskCost, read_parts
 from eval.runs.prediction import Prediction, read_predictions
-from eval.runs.run import PREDICTIONS, REPORT, RUN, contradictions, read_header, read_report
+from eval.runs.run import PAGE, PREDICTIONS, REPORT, RUN, RUN_CONFIG, contradictions, read_header, read_report
 from eval.runs.samples import SAMPLES, read_samples
 from orin_runner.errors import UserError
 from orin_runner.files import json_text, leads_nowhere, parse_json, read_bytes, whole_lines
@@ -166,9 +166,9 @@ def check_folder(directory: Path, *, resume: bool = False) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file, not a folder", "name another folder with --out")
-    for path in (directory / name for name in (RUN, PREDICTIONS, REPORT, PARTS, SAMPLES)):
+    for path in (directory / name for name in (RUN, PREDICTIONS, REPORT, PARTS, SAMPLES, PAGE, RUN_CONFIG)):
         if leads_nowhere(path):  # what is written to it would be refused when all is computed
-            reason = f"{path} is a link that leads back to itself, or into no folder"
+            reason = f"{path} is a link that leads back to itself, over too many others, or into no folder"
             raise UserError(reason, "name another folder with --out, or remove it")
     run, predictions = directory / RUN, directory / PREDICTIONS
     if not run.exists() and predictions.exists() and not (predictions.is_file() and not predictions.stat().st_size):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orin_runner.schema import Schema
 
 RUN, PREDICTIONS, REPORT = "run.json", "predictions.jsonl", "report.json"
+PAGE, RUN_CONFIG = "report.html", "run.toml"
 SAME = 1e-9
 """Two sums of the same scores in another order differ by less."""
 SAME_TO_COMPARE = {

@@ -21,8 +21,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-RUN_CONFIG = "run.toml"
-"""The file in a run's folder that repeats the run."""
 ARGUMENTS = "arguments"
 """The key of a command that passes options on."""
 PASSED_ON = f'the harness\'s own options stand in {ARGUMENTS} = ["--OPTION", "VALUE"]'

@@ -19,11 +19,11 @@ import typer
 from typer.core import TyperCommand
 
 from eval.data.question_file import is_question_file
-from eval.runs.run import RUN, read_header
+from eval.runs.run import RUN, RUN_CONFIG, read_header
 from eval.tasks.registry import names_in
 from orin_runner.cli import exits
 from orin_runner.cli.caller import Call
-from orin_runner.cli.config import CONFIG, RUN_CONFIG, checked, keys_of, read_config, toml_text
+from orin_runner.cli.config import CONFIG, checked, keys_of, read_config, toml_text
 from orin_runner.errors import UserError
 from orin_runner.files import write_whole
 

@@ -12,9 +12,9 @@ import typer
 
 from eval.challenge_rules import rule_warnings
 from eval.evaluate import Prepared, check_known
-from eval.report.page import PAGE
 from eval.runs.items import ITEMS, write_items
 from eval.runs.resume import check_folder, check_settings, read_earlier
+from eval.runs.run import PAGE
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong
 from orin_runner.batching.wanted_rows import MIN_BASE
@@ -230,7 +230,7 @@ def eval_command(
         # The workers load meanwhile. One task that generates nothing needs no more than its own pace.
         tokens = asked_tokens(prepared) if len(prepared) > 1 or generates(requests) else {}
         with proof, launch.started(whole, draft=draft, prompt_cache=cache) as supervisor:
-            verdict = proof.before_answers()
+            verdict = proof.before_answers(on_gpu=supervisor.loaded.gpu_layers > 0)
             _say_how_it_runs(notes, supervisor, file, requests)
             header = {
                 **common_header(ENGINE),

@@ -129,7 +129,9 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
             _end(1, "out of memory", hint or MORE_MEMORY)
         except BrokenOffError as error:
             interruptions.end(error.hint)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            # That of a ``run`` within this one, which was just leaving its ``Interruptions``, brings its number along.
+            interruptions.number = interruptions.number or next(iter(error.args), None)
             interruptions.end(hint)
         except SystemExit:
             if interruptions.number is None:

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from eval.export.harness_run import RESULTS
-from eval.report.page import PAGE
 from eval.report.section import scores_section
 from eval.runs.items import ITEMS
 from eval.runs.meter import Meter
 from eval.runs.prediction import Prediction
 from eval.runs.resume import check_folder, check_settings, read_earlier
+from eval.runs.run import PAGE
 from eval.runs.samples import SAMPLES
 from eval.runs.writer import RunWriter
 from eval.truncation import TooLong

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from eval.report.page import PAGE, write_page
-from eval.runs.run import Run
+from eval.report.page import write_page
+from eval.runs.run import PAGE, Run
 from orin_runner.cli.options import Json
 from orin_runner.console import print_table, say, say_json
 from orin_runner.errors import UserError

@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eval.report.page import PAGE, write_page
+from eval.report.page import write_page
 from eval.report.section import CHALLENGE_2024, share_of_prompt_rate
-from eval.runs.run import PREDICTIONS, Run, lossy_line, quantized_types
+from eval.runs.run import PAGE, PREDICTIONS, Run, lossy_line, quantized_types
 from orin_runner.cli.account import (
     accuracy,
     energy_line,

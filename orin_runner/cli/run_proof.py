@@ -14,7 +14,7 @@ from eval.runs.writer import RunWriter
 from orin_runner.cli.result import write_report
 from orin_runner.console import Notes
 from orin_runner.errors import RunError, UserError
-from orin_runner.machine.devices import shares_memory
+from orin_runner.machine.devices import cpu_threads, shares_memory
 from orin_runner.model.proof import BESIDE_NICENESS, FIRST_THREADS, REDO, DataCheck, Evidence, Proof, Verdict
 
 
@@ -54,8 +54,12 @@ class RunProof:
     ) -> None:
         self._check.close()
 
-    def before_answers(self) -> Verdict:
+    def before_answers(self, *, on_gpu: bool = False) -> Verdict:
         """Wait for the verdict where it is wanted now, else begin to read the data; a line says which.
+
+        Args:
+            on_gpu: the run computes on a GPU. Most cores are free then, and where the GPU has memory of its own so is
+                the way to the file: several threads read it. One needs 26 s for 28 GB.
 
         Raises:
             UserError: the data is not what the manifest says.
@@ -64,7 +68,9 @@ class RunProof:
         if verdict.proof is Proof.REFUTED:
             raise UserError(f"{self._path} is damaged: {verdict.detail}", REDO)
         if self._beside:
-            self._check.start(niceness=BESIDE_NICENESS)
+            several = on_gpu and not shares_memory()
+            n_threads = max(1, min(FIRST_THREADS, cpu_threads() // 4)) if several else 1
+            self._check.start(n_threads, niceness=BESIDE_NICENESS)
             self._notes.detail(f"proof: {verdict.proof.value}, until its data has been compared beside the run")
         else:
             self._notes.note(verdict.line)

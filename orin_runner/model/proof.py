@@ -36,7 +36,7 @@ FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 CHUNK = 4 << 20
 """Bytes read and hashed at a time; Python's lock is not held meanwhile."""
 BESIDE_NICENESS = 10
-"""Of the thread that hashes beside a run: it gets a tenth of what a thread of the run gets of the same core."""
+"""Of threads that hash beside a run: each gets a tenth of what a thread of the run gets of the same core."""
 FIRST_THREADS = 4
 """Threads that hash where a run waits for them: SHA-256 is slower than a disk."""
 

@@ -154,8 +154,8 @@ def load(
 ) -> tuple[llama.Model, float]:
     """The model, which ``stack`` will close, and the seconds it took; ``Loading`` says how far it is."""
     before, said = time.perf_counter(), 0.0
-    # Of a memory that the GPU shares, what stands in the page cache is missing. Elsewhere the cache is fast, and several
-    # threads read from it (patches/).
+    # Of a memory that the GPU shares, what stands in the page cache is missing. Elsewhere the cache is fast, and
+    # several threads read from it (patches/).
     mode = LoadMode.DIRECT if device.cuda and device.unified else LoadMode.READ
 
     def progress(share: float) -> None:

@@ -15,6 +15,8 @@ from patches.apply import NO_FILE, added, blob, main, results
 from tests.support.paths import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+FILES = {"amx-bf16": 6, "parallel-read": 2}
+"""By patch, the files of llama.cpp that it changes or adds."""
 BEFORE = "".join(f"line {n}\n" for n in range(1, 21))
 AFTER = BEFORE.replace("line 3\n", "line three\nand more\n").replace("line 18\n", "")
 NEW = "new\n"
@@ -101,15 +103,18 @@ def test_no_source_and_no_patch(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-def test_there_is_one_for_the_version_that_is_compiled() -> None:
-    assert (ROOT / "patches" / f"llama-cpp-python-{version()}-amx-bf16.patch").is_file()
+def patch_file(name: str) -> Path:
+    return ROOT / "patches" / f"llama-cpp-python-{version()}-{name}.patch"
+
+
+def test_there_are_those_for_the_version_that_is_compiled_and_no_others() -> None:
+    assert set((ROOT / "patches").glob("*.patch")) == {patch_file(name) for name in FILES}
     assert version() in (ROOT / "patches" / "README.md").read_text(encoding="utf-8")
 
 
 def test_added_files_are_whole() -> None:
     """What the patch adds has the hashes that stand in it: nobody edited it by hand."""
-    (patch,) = (ROOT / "patches").glob("*.patch")
-    text = patch.read_text(encoding="utf-8")
+    text = patch_file("amx-bf16").read_text(encoding="utf-8")
     named = dict(re.findall(rf"index {NO_FILE}\.\.([0-9a-f]{{40}})\n--- /dev/null\n\+\+\+ b/(\S+)", text))
     assert {blob(content.encode()): name for name, content in added(text).items()} == named
     assert len(named) == 3
@@ -144,11 +149,15 @@ esac
 """
 
 
+MACHINES = {"amx-bf16": ("CUDA=", "AMX=amx_bf16"), "parallel-read": ("CUDA=nvcc", "GPU=0", "TEGRA=", "AMX=amx_bf16")}
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("patched", [True, False])
-def test_make_compiles_the_patched_source(tmp_path: Path, patched: bool) -> None:
+def test_make_compiles_the_patched_source(tmp_path: Path, patched: bool, name: str) -> None:
     """Fetched, patched, compiled, in this order; PATCHES=no compiles the version as it is, under another key."""
     log = tmp_path / "log"
-    words = ["CUDA=", "AMX=amx_bf16", *([] if patched else ["PATCHES=no"])]
+    words = [*MACHINES[name], *([] if patched else ["PATCHES=no"])]
     done = make(*words, folder=tmp_path, python=STUB.format(log=log, version=version()))
     assert done.returncode == 0, done.stderr
     lines = log.read_text(encoding="utf-8").splitlines()
@@ -156,14 +165,14 @@ def test_make_compiles_the_patched_source(tmp_path: Path, patched: bool) -> None
     if patched:
         download, patch, wheel = lines
         assert "pip download" in download
-        assert patch.startswith(f"patches/apply.py patches/llama-cpp-python-{version()}-amx-bf16.patch {built.parent}")
+        assert patch.startswith(f"patches/apply.py patches/{patch_file(name).name} {built.parent}")
         assert wheel.endswith(f"{built.parent}/source/llama_cpp_python-{version()}")
         assert "PATCHES=no" in done.stdout
     else:
         assert [line.endswith(f"llama-cpp-python=={version()}") for line in lines] == [True]
         assert "PATCHES" not in done.stdout
     assert [path.name for path in built.parent.iterdir()] == ["built"], "the source is gone"
-    assert ("-amx-" in built.parent.name) is patched
+    assert (f"-{name}-" in built.parent.name) is patched
 
 
 def test_make_refuses_another_version(tmp_path: Path) -> None:
@@ -177,7 +186,9 @@ def test_make_refuses_another_version(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("llama-cpp-python-*/built"))
 
 
-@pytest.mark.parametrize("words", [("AMX=",), ("AMX=amx_bf16", "CUDA=nvcc", "GPU=0")], ids=["no AMX", "CUDA"])
+@pytest.mark.parametrize(
+    "words", [("CUDA=", "AMX="), ("AMX=", "CUDA=nvcc", "GPU=0", "TEGRA=l4t")], ids=["no AMX", "Jetson"]
+)
 def test_other_builds_are_as_they_were(tmp_path: Path, words: tuple[str, ...]) -> None:
     log = tmp_path / "log"
     python = STUB.format(log=log, version=version())
@@ -185,19 +196,20 @@ def test_other_builds_are_as_they_were(tmp_path: Path, words: tuple[str, ...]) -
     assert done.returncode == 0, done.stderr
     (line,) = log.read_text(encoding="utf-8").splitlines()
     assert line.endswith(f"llama-cpp-python=={version()}")
-    assert "AMX" not in done.stdout
+    assert "patches/" not in done.stdout
 
 
 @pytest.mark.slow
-def test_it_fits_the_published_source(tmp_path: Path) -> None:
-    """The source that pip fetches (77 MB) becomes what the patch names."""
+def test_they_fit_the_published_source(tmp_path: Path) -> None:
+    """The source that pip fetches (77 MB) becomes what each patch names."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python"]
     wanted = f"llama-cpp-python=={version()}"
     done = subprocess.run([*command, "--dest", tmp_path, wanted], check=False, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"pip could not fetch {wanted}: {done.stderr.strip().splitlines()[-1]}")
     (archive,) = tmp_path.glob("*.tar.gz")
-    inside = f"llama_cpp_python-{version()}/vendor/llama.cpp/ggml/src/ggml-cpu/"
+    llama = f"llama_cpp_python-{version()}/vendor/llama.cpp"
+    inside = (f"{llama}/ggml/src/ggml-cpu/", f"{llama}/src/")
     with tarfile.open(archive) as packed:
         members = [member for member in packed if member.isfile() and member.name.startswith(inside)]
         for member in members:
@@ -206,6 +218,5 @@ def test_it_fits_the_published_source(tmp_path: Path) -> None:
             path = tmp_path / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.read())
-    (patch,) = (ROOT / "patches").glob("*.patch")
-    tree = tmp_path / f"llama_cpp_python-{version()}" / "vendor" / "llama.cpp"
-    assert len(results(patch.read_text(encoding="utf-8"), tree)) == 6
+    for name, n_files in FILES.items():
+        assert len(results(patch_file(name).read_text(encoding="utf-8"), tmp_path / llama)) == n_files

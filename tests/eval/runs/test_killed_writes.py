@@ -12,13 +12,12 @@ from typing import Any, BinaryIO
 import pytest
 
 from eval.report.facts import describe
-from eval.report.page import PAGE
 from eval.report.section import task_report
 from eval.runs import writer as writing
 from eval.runs.meter import Meter
 from eval.runs.part import TaskCost
 from eval.runs.resume import read_earlier
-from eval.runs.run import Run
+from eval.runs.run import PAGE, Run
 from eval.runs.writer import RunWriter
 from orin_runner.errors import UserError
 from orin_runner.files import append_bytes, write_whole
@@ -192,13 +191,16 @@ def test_a_report_of_other_answers_is_no_end(tmp_path: Path) -> None:
     complete(folder)
 
 
-@pytest.mark.parametrize("target", ["{}", "../r/{}/x", "nowhere/x"])
-@pytest.mark.parametrize("name", sorted(FILES - {"report.html"}))
+@pytest.mark.parametrize("target", ["{}", "../r/{}/x", "nowhere/x", "../chain/0"])
+@pytest.mark.parametrize("name", sorted(FILES | {"run.toml"}))
 def test_a_link_to_itself_is_refused_before_anything_is_asked(tmp_path: Path, name: str, target: str) -> None:
     folder = tmp_path / "r"
     run(folder, resume=False)
-    (folder / name).unlink()
+    (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(target.format(name))
+    (tmp_path / "chain").mkdir()
+    for n in range(45):  # the kernel follows 40
+        (tmp_path / "chain" / str(n)).symlink_to(str(n + 1))
     for resume in (False, True):
         with pytest.raises(UserError, match=f"{name} is a link that leads back to itself"):
             RunWriter(folder, HEADER, resume=resume)

@@ -14,9 +14,9 @@ import pytest
 
 from eval.encoding import Question
 from eval.evaluate import Prepared, check_known
-from eval.report.page import PAGE, write_page
+from eval.report.page import write_page
 from eval.runs.part import TaskCost
-from eval.runs.run import Run
+from eval.runs.run import PAGE, Run
 from eval.runs.writer import RunWriter
 from eval.tasks.base import LoadOptions
 from eval.tasks.registry import get_task

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from orin_runner.cli.config import RUN_CONFIG, keys_of, read_config, toml_text, tomllib
+from eval.runs.run import RUN_CONFIG
+from orin_runner.cli.config import keys_of, read_config, toml_text, tomllib
 from orin_runner.cli.main import app
 from orin_runner.errors import UserError
 from tests.support.commands import orin_run, refused

@@ -260,6 +260,28 @@ exits.run_process(program)
     assert (done.returncode, done.stdout, done.stderr) == (STATUS[how], "done\n", f"{LINE[how]}\n")
 
 
+@pytest.mark.parametrize("how", list(STATUS), ids=lambda how: how.name)
+def test_a_signal_behind_a_program_within_another_is_said(how: signal.Signals) -> None:
+    """``python -m convert`` runs a command line within ``run_process``: the inner one is leaving when it comes."""
+    program = f"""
+import os, sys
+from orin_runner.cli import exits
+
+def watch(frame, event, arg):
+    if event == "call" and frame.f_code is exits.Interruptions.__exit__.__code__:
+        sys.setprofile(None)
+        os.kill(os.getpid(), {how.value})
+
+def program():
+    sys.setprofile(watch)
+    print("done", flush=True)
+
+exits.run_process(lambda: exits.run(program))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (STATUS[how], "done\n", f"{LINE[how]}\n")
+
+
 def test_impatience_is_quiet() -> None:
     """Ctrl-C again, while the program ends on account of the first."""
     program = """

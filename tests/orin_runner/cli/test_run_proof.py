@@ -128,6 +128,25 @@ def proving(model: Path, out: Path) -> Iterator[tuple[RunProof, RunWriter]]:
             yield proof, writer
 
 
+@pytest.mark.parametrize(
+    ("on_gpu", "shared", "cpus", "expected"),
+    [(False, False, 16, 1), (True, False, 16, 4), (True, False, 2, 1), (True, True, 16, 1)],
+)
+def test_several_threads_read_beside_a_gpu_with_memory_of_its_own(
+    converted: Path, monkeypatch: pytest.MonkeyPatch, on_gpu: bool, shared: bool, cpus: int, expected: int
+) -> None:
+    """Beside a run on the CPU, or on a GPU that shares its memory, one does."""
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "orin_runner.model.proof.DataCheck.start", lambda _self, n_threads=1, **_: asked.append(n_threads)
+    )
+    monkeypatch.setattr("orin_runner.cli.run_proof.cpu_threads", lambda: cpus)
+    monkeypatch.setattr("orin_runner.cli.run_proof.shares_memory", lambda: shared)
+    with RunProof(Notes(), examine(GGUFFile.open(converted)), verify=None, mixes=False) as proof:
+        proof.before_answers(on_gpu=on_gpu)
+    assert asked == [expected]
+
+
 def test_what_is_left_of_a_check_is_waited_for(tmp_path: Path, altered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is faster than the check says what it has found, too."""
     read = os.preadv
