@@ -224,7 +224,7 @@ class Replicas:
         try:
             for thread in self._threads:
                 thread.start()
-            asked = _asked(answerable)
+            asked: Progress | None = None
             while at_work:
                 k, message = said.get()
                 replica = active[k]
@@ -234,6 +234,8 @@ class Replicas:
                     yield sound[message.request], message.result
                 elif isinstance(message, _Cost):
                     replica.update(message.progress, message.stats)
+                    # Not before: the threads that hand out the requests would share Python's lock with it.
+                    asked = asked or _asked(answerable)
                     self.stats = self._together(asked)
                     if message.progress is None:
                         replica.piece_is_over()
