@@ -1,7 +1,7 @@
 """One GPU, a replica on each of several, and one model with its layers divided over them: ``orin-run eval`` of each.
 
     python -m benchmarks.bench_several_gpus --gguf M.gguf --data DIR [--tasks mmlu:6000,hellaswag:2000,bbh_direct:500]
-        [--ways one,replicas,split] [--rounds 1] [--work DIR]
+        [--ways one,replicas,split] [--rounds 1] [--work DIR] [--more=--protocol=2023]
 
 Each way is a process of its own from its start to its exit, in turn. ``replicas`` is what ``--gpus auto`` does where
 the model fits one GPU, ``two`` the same on the first two, ``split`` is ``--replicas 1``, ``pairs`` is ``--replicas 2``:
@@ -58,7 +58,7 @@ def measure(task: str, items: str, way: str, args: argparse.Namespace) -> Measur
     out = args.work / f"{task}-{way}"
     shutil.rmtree(out, ignore_errors=True)
     words = ["eval", task, "--model", str(args.gguf), "--data", str(args.data), "--out", str(out), *WAYS[way]]
-    words += ["--limit", items] if items else []
+    words += [*(["--limit", items] if items else []), *args.more.split()]
     before = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "orin_runner", *words], capture_output=True, text=True, check=False)
     wall = time.perf_counter() - before
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="mmlu:6000,hellaswag:2000,bbh_direct:500", help="TASK:ITEMS,...")
     parser.add_argument("--ways", default="one,replicas,split", help=",".join(WAYS))
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--more", default="", help="further options of every orin-run eval")
     parser.add_argument("--work", type=Path, default=Path("build/several"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
