@@ -10,12 +10,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from eval.runs.prediction import ROUNDING
 from orin_runner.schema import Schema
 
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Amount = Annotated[float, Field(ge=0, lt=1e18)]
 """Seconds, bytes, rates: so small that sums of them stay finite."""
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=-2 * ROUNDING, le=1 + 2 * ROUNDING)]
+"""A mean of scores, which may lie ``ROUNDING`` outside, and of a sum that is rounded itself."""
 
 
 class _Shape(BaseModel):

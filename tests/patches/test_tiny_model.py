@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.convert import Options, convert
+from orin_runner.model.gguf_header import read_header
 from orin_runner.model.llama import Model
 from orin_runner.model.llama_log import LOG
 from orin_runner.requests import Scored
@@ -28,10 +32,20 @@ def rows(path: Path) -> np.ndarray:
     return np.array([[float(logprob[0]) for logprob in r.logprobs] for r in results if isinstance(r, Scored)])
 
 
-def in_tiles(path: Path) -> bool:
-    """Whether llama.cpp puts weights of the file into its AMX buffer."""
-    with Model(path):
-        return bool(LOG.find(r"AMX model buffer size"))
+def in_tiles(path: Path) -> Counter[str]:
+    """By type, how many weights of the file llama.cpp puts into its AMX buffer in the order of tiles.
+
+    That there is such a buffer says nothing of the patch: the unpatched library puts F16 weights there, as they are.
+    """
+    said: list[str] = []
+    hear = llama_cpp.llama_log_callback(lambda _level, text, _data: said.append(text.decode("utf-8", "replace")))
+    llama_cpp.llama_log_set(hear, ctypes.c_void_p(0))  # LOG drops what is said for debugging
+    try:
+        with Model(path):
+            pass
+    finally:
+        LOG.listen()
+    return Counter(re.findall(r"amx repack tensor \S+ of type (\w+)", "".join(said)))
 
 
 @pytest.mark.skipif(not AMX, reason="the processor has no amx_bf16: there is the plain kernel alone")
@@ -56,3 +70,16 @@ def test_results_stay_within_the_noise(
     plain = rows(tiny_gguf)
     assert np.abs(tiles - exact).max() <= 1.5 * np.abs(plain - exact).max()
     assert (tiles.argmax(axis=1) == plain.argmax(axis=1)).all()
+
+
+@pytest.mark.skipif(not AMX, reason="the processor has no amx_bf16: there is the plain kernel alone")
+def test_the_type_of_a_file_decides(tiny: Path, tmp_path: Path) -> None:
+    """Every BF16 matrix but the embedding table is packed, and no F16 one: the same weights in F16 are not faster."""
+    convert(Checkpoint.open(tiny), tmp_path / "bf16.gguf", Options("bf16"))
+    convert(Checkpoint.open(tiny), tmp_path / "f16.gguf", Options("f16", allow_rounding=True))
+    packed = in_tiles(tmp_path / "bf16.gguf")
+    if not packed:
+        pytest.skip("llama.cpp was compiled without the patch")
+    matrices = [tensor for tensor in read_header(tmp_path / "bf16.gguf").tensors if len(tensor.shape) == 2]
+    assert packed == {"bf16": len(matrices) - 1}
+    assert not in_tiles(tmp_path / "f16.gguf")

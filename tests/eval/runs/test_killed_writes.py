@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,8 +17,9 @@ from eval.report.section import task_report
 from eval.runs import writer as writing
 from eval.runs.meter import Meter
 from eval.runs.part import TaskCost
+from eval.runs.prediction import ROUNDING
 from eval.runs.resume import read_earlier
-from eval.runs.run import PAGE, Run
+from eval.runs.run import PAGE, Run, read_report
 from eval.runs.writer import RunWriter
 from orin_runner.errors import UserError
 from orin_runner.files import append_bytes, write_whole
@@ -204,6 +206,18 @@ def test_a_link_to_itself_is_refused_before_anything_is_asked(tmp_path: Path, na
     for resume in (False, True):
         with pytest.raises(UserError, match=f"{name} is a link that leads back to itself"):
             RunWriter(folder, HEADER, resume=resume)
+
+
+@pytest.mark.parametrize("score", [1 + ROUNDING, -ROUNDING])
+def test_what_is_taken_of_an_item_is_taken_of_a_report(tmp_path: Path, score: float) -> None:
+    """A score that rounding leaves outside 0 to 1: the report of three such items is read again."""
+    items = [replace(item, scores={"acc": score}) for item in ITEMS]
+    with RunWriter(tmp_path / "r", HEADER) as writer:
+        for item in items:
+            writer.write(item)
+        writer.report({"tasks": {"mmlu": task_report(items, NO_TOKENS, {})}})
+    assert read_report(tmp_path / "r")["tasks"]["mmlu"]["accuracy"] == pytest.approx(score)
+    assert len(Run.open(tmp_path / "r").predictions) == len(items)
 
 
 def test_a_stale_report_is_no_end(tmp_path: Path) -> None:
