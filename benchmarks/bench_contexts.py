@@ -104,7 +104,7 @@ def main() -> None:
     device = present_device()
     gpu, split = device.cuda, split_of(file, device)
     found: dict[tuple[str, Shape], list[Measured]] = {}
-    with llama.Model(args.gguf, split=split, mode=llama.LoadMode.MAP) as model:
+    with llama.Model(args.gguf, split=split) as model:
         for _ in range(args.rounds):
             for name, requests in tasks.items():
                 for shape in args.shapes:

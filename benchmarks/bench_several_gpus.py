@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -58,7 +59,7 @@ def measure(task: str, items: str, way: str, args: argparse.Namespace) -> Measur
     out = args.work / f"{task}-{way}"
     shutil.rmtree(out, ignore_errors=True)
     words = ["eval", task, "--model", str(args.gguf), "--data", str(args.data), "--out", str(out), *WAYS[way]]
-    words += [*(["--limit", items] if items else []), *args.more.split()]
+    words += [*(["--limit", items] if items else []), *shlex.split(args.more)]
     before = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "orin_runner", *words], capture_output=True, text=True, check=False)
     wall = time.perf_counter() - before

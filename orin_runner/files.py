@@ -169,12 +169,13 @@ def silence() -> Iterator[None]:
 def leads_nowhere(path: Path) -> bool:
     """Whether ``path`` is a link at whose end no file can be made.
 
-    It leads back to itself, over more links than the kernel follows, or into no folder.
+    It leads back to itself, over more links than the kernel follows, to a name that is too long, or into no folder.
     """
     try:
         path.stat()
     except OSError as error:
-        return path.is_symlink() and (error.errno == errno.ELOOP or not Path(os.path.realpath(path)).parent.is_dir())
+        missing = error.errno == errno.ENOENT
+        return path.is_symlink() and not (missing and Path(os.path.realpath(path)).parent.is_dir())
     return False
 
 

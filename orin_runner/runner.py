@@ -49,7 +49,8 @@ class DecodeStats:
         steps: of these, tokens of decode steps: with which a text went on, and drafts behind them.
         calls: decode calls.
         rows: logit rows read.
-        submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation.
+        submit_s: inside ``llama_decode``: its batch checks, graph and launch; on a CPU the whole computation. Several
+            contexts are inside at once: their sum may be more than the time that passed.
         alone_s: the part of it in which no other batch was on the device.
         wait_s: waiting for logits.
         idle_s: no batch was on the device or being submitted.

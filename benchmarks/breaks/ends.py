@@ -30,6 +30,20 @@ ENDS = (
         (f"{TEST_EXITS}a_signal_behind_the_program_is_said",),
     ),
     Break(
+        "signals: one within a command line that another runs is told as Ctrl-C",
+        EXITS,
+        "    outer = Interruptions.in_force\n",
+        "    outer = None\n",
+        (f"{TEST_EXITS}a_signal_behind_a_program_within_another_is_said",),
+    ),
+    Break(
+        "files: only links to nothing lead nowhere",
+        "orin_runner/files.py",
+        "missing = error.errno == errno.ENOENT",
+        "missing = error.errno != errno.EIO",
+        ("tests/eval/runs/test_killed_writes.py::test_a_link_to_itself_is_refused_before_anything_is_asked",),
+    ),
+    Break(
         "files: of a path whose folders cannot all be made some are left",
         "orin_runner/files.py",
         "                folder.rmdir()",

@@ -15,7 +15,7 @@ SHARED = (
     Break(
         "contexts: cells are copied while a decode call looks for them",
         "orin_runner/engine/executor.py",
-        "        self._submitted()\n        for copy",
+        "        self._await_submission()\n        for copy",
         "        for copy",
         (f"{SUBMISSIONS}submit_returns_before_the_backend_does_and_copies_wait_for_it",),
     ),
@@ -25,6 +25,20 @@ SHARED = (
         "        return self._submitted.result()",
         "        return (0.0, 0.0) if self._submitted.exception() else self._submitted.result()",
         (f"{SUBMISSIONS}a_refused_batch_is_told_by_the_next_call",),
+    ),
+    Break(
+        "contexts: a submission is counted each time it is waited for",
+        "orin_runner/engine/executor.py",
+        "            self._counted = True\n            self._clock",
+        "            self._clock",
+        (f"{SUBMISSIONS}a_submission_is_counted_once_and_not_as_waiting",),
+    ),
+    Break(
+        "contexts: a context is freed while a thread is in it",
+        "orin_runner/engine/submissions.py",
+        "        wait([self._submitted])\n",
+        "        return\n",
+        (f"{SUBMISSIONS}rest_waits_for_the_thread",),
     ),
     Break(
         "contexts: each further part may compute as much again as all together",

@@ -170,6 +170,9 @@ def check_folder(directory: Path, *, resume: bool = False) -> None:
         if leads_nowhere(path):  # what is written to it would be refused when all is computed
             reason = f"{path} is a link that leads back to itself, over too many others, or into no folder"
             raise UserError(reason, "name another folder with --out, or remove it")
+    for path in (directory / name for name in (PAGE, RUN_CONFIG)):  # written at the end, and never read
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no regular file", "name another folder with --out, or remove it")
     run, predictions = directory / RUN, directory / PREDICTIONS
     if not run.exists() and predictions.exists() and not (predictions.is_file() and not predictions.stat().st_size):
         reason = f"{predictions} has answers, but {RUN}, which says of which model they are, is missing"

@@ -10,10 +10,11 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -48,21 +49,27 @@ class Interruptions:
 
     Attributes:
         number: of the signal that came, None where none has.
+        in_force: the one that is entered, None where none is. A ``run`` within another goes by that of the outer one.
     """
+
+    in_force: ClassVar[Interruptions | None] = None
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._told = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptions:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 self._before[number] = signal.signal(number, self._interrupt)
+        Interruptions.in_force = self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        Interruptions.in_force = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -78,8 +85,12 @@ class Interruptions:
             raise KeyboardInterrupt
 
     def end(self, hint: str | None) -> None:
-        """End the program as shells expect it of one that a signal has ended."""
-        _interrupted(self.number or signal.SIGINT, hint)
+        """End the program as shells expect it of one that a signal has ended; a ``run`` within another has said it."""
+        number = self.number or signal.SIGINT
+        if self._told:
+            sys.exit(128 + number)
+        self._told = True
+        _interrupted(number, hint)
 
 
 def _cannot_raise(frame: FrameType | None) -> bool:
@@ -116,7 +127,8 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
     _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # where it is not UTF-8, what it cannot show is spelled out
         sys.stdout.reconfigure(errors="backslashreplace")
-    with Interruptions() as interruptions:
+    outer = Interruptions.in_force
+    with Interruptions() if outer is None else nullcontext(outer) as interruptions:
         try:
             program()
         except UserError as error:
@@ -129,9 +141,7 @@ def run(program: Callable[[], object], hint: str | None = None) -> None:
             _end(1, "out of memory", hint or MORE_MEMORY)
         except BrokenOffError as error:
             interruptions.end(error.hint)
-        except KeyboardInterrupt as error:
-            # That of a ``run`` within this one, which was just leaving its ``Interruptions``, brings its number along.
-            interruptions.number = interruptions.number or next(iter(error.args), None)
+        except KeyboardInterrupt:
             interruptions.end(hint)
         except SystemExit:
             if interruptions.number is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import hypot, prod
 
 from orin_runner.console import Notes
-from orin_runner.engine.bench import PREFIX, QUESTION, QUESTIONS, Pace, Rate
+from orin_runner.engine.bench import NEW_TOKENS, PREFIX, QUESTION, QUESTIONS, TEXT_PROMPT, TEXT_PROMPTS, Pace, Rate
 from orin_runner.machine.shape import score_shapes, text_shapes
 from orin_runner.machine.tuned import TunedWork
 from orin_runner.model.gguf_file import GGUFFile
@@ -15,8 +15,8 @@ from orin_runner.workers.bench import Bench, Ceilings, Measure, Measured, NoCeil
 
 SIDE_BY_SIDE = (1, 8, 32, 128)
 """Texts that decode steps are measured with."""
-FAMILY = PREFIX + QUESTION * QUESTIONS
-"""Tokens of a family of prompts."""
+FAMILY = {"scores": PREFIX + QUESTION * QUESTIONS, "texts": PREFIX + (TEXT_PROMPT + NEW_TOKENS) * TEXT_PROMPTS}
+"""Tokens of a family of prompts, and of one with its texts."""
 MOST_FAMILIES, ENOUGH = 64, 4
 """``ENOUGH`` are two batches of the largest size, and can be divided over several contexts."""
 MOST_S = 15.0
@@ -97,7 +97,7 @@ def measuring(found: Findings, bench: Bench, pace: Pace, notes: Notes) -> Iterat
     found.rows.append(planned)
     own_memory = bench.ready is not None and bench.ready.own_memory
     n = planned.asked.n
-    slow = n < ENOUGH or (planned.rate is not None and n * FAMILY > MOST_S * mean(planned))
+    slow = n < ENOUGH or (planned.rate is not None and n * FAMILY["scores"] > MOST_S * mean(planned))
     if slow and planned.rate is not None:
         notes.note(
             f"{mean(planned):,.1f} tokens/s: other settings than those of a plan would take long, and are left out"
@@ -126,7 +126,7 @@ def _planned(bench: Bench, work: TunedWork, n: int, pace: Pace) -> Measured:
         pace: how long a rate is measured.
     """
     row = bench.measure(Measure(work, None, n))
-    more = min(MOST_FAMILIES, round(mean(row) * min(pace.seconds / pace.runs, MOST_S) / FAMILY))
+    more = min(MOST_FAMILIES, round(mean(row) * min(pace.seconds / pace.runs, MOST_S) / FAMILY[work]))
     return bench.measure(Measure(work, None, more)) if n == ENOUGH and more > 2 * n else row
 
 
@@ -134,7 +134,7 @@ def _families(found: Findings) -> int:
     """How many families of prompts to begin with: fewer than ``ENOUGH`` where the ceiling says that these take long."""
     if not isinstance(found.ceilings, Ceilings) or found.flop is None:
         return ENOUGH
-    return max(1, min(ENOUGH, int(MOST_S * found.ceilings.product.mean / found.flop / FAMILY)))
+    return max(1, min(ENOUGH, int(MOST_S * found.ceilings.product.mean / found.flop / FAMILY["scores"])))
 
 
 def _rows(found: Findings, bench: Bench, asked: list[Measure], begin: float, end: float) -> Iterator[tuple[float, str]]:

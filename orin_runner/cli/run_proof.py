@@ -54,7 +54,7 @@ class RunProof:
     ) -> None:
         self._check.close()
 
-    def before_answers(self, *, on_gpu: bool = False) -> Verdict:
+    def before_answers(self, *, on_gpu: bool) -> Verdict:
         """Wait for the verdict where it is wanted now, else begin to read the data; a line says which.
 
         Args:

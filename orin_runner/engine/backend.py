@@ -16,6 +16,9 @@ from orin_runner.batching.batch import Batch
 class Backend(Protocol):
     """A KV cache with sequences, and one decode at a time.
 
+    ``submit`` and the cuts behind it may come from a thread of its own. Calls on one context never overlap, but for
+    ``synchronize``; calls on different contexts do.
+
     A call raises ``DecodeError`` where the device or its memory fails; nothing can be relied on then.
 
     Attributes:

@@ -139,7 +139,7 @@ class Contexts:
     """
 
     def __init__(self, backends: Sequence[Backend], budget: Budget, n_threads: int) -> None:
-        self._executors = [Executor(backend, aside=len(backends) > 1) for backend in backends]
+        self._executors = [Executor(backend, own_thread=len(backends) > 1) for backend in backends]
         self._budget = budget
         self._scorer = RowScorer(n_threads)
         self._depth = 0

@@ -56,7 +56,7 @@ class Engine:
     ) -> None:
         if n_chunk > budget.n_batch:
             raise ValueError(f"the canonical shape needs {n_chunk} tokens a call, the budget allows {budget.n_batch}")
-        self._executors = [Executor(backend, n_chunk, aside=len(backends) > 1) for backend in backends]
+        self._executors = [Executor(backend, n_chunk, own_thread=len(backends) > 1) for backend in backends]
         self._budget = budget
         self._n_threads = n_threads
         self._draft = draft

@@ -37,14 +37,14 @@ class Executor:
     Args:
         backend: a context.
         n_chunk: tokens per decode call of the canonical shape.
-        aside: submit on a thread of its own, so that ``submit`` returns at once.
+        own_thread: submit on a thread of its own, so that ``submit`` returns at once.
     """
 
-    def __init__(self, backend: Backend, n_chunk: int = CANONICAL_CHUNK, *, aside: bool = False) -> None:
+    def __init__(self, backend: Backend, n_chunk: int = CANONICAL_CHUNK, *, own_thread: bool = False) -> None:
         self.backend = backend
         self._n_chunk = n_chunk
         self._clock, self._checks = DeviceClock(DecodeStats()), DecodeStats()
-        self._submissions = Submissions(backend, aside=aside)
+        self._submissions = Submissions(backend, own_thread=own_thread)
         self._counted = True  # the seconds of the last submission
 
     def count_into(self, clock: DeviceClock, checks: DecodeStats) -> None:
@@ -58,7 +58,7 @@ class Executor:
             LostPrefixError: a sequence that the batch extends is not what it should be.
             DecodeError: the batch before was refused.
         """
-        self._submitted()
+        self._await_submission()
         for copy in batch.copies:
             self.backend.copy(copy.src, copy.dst, copy.end)
         window = self.backend.n_swa
@@ -89,7 +89,7 @@ class Executor:
     def rows(self, n: int) -> Row:
         """Wait for the last batch and return its ``n`` logit rows, valid until the next ``submit``."""
         started = time.perf_counter()
-        submission = self._submitted()
+        submission = self._await_submission()
         done = self._submissions.done()
         rows = self.backend.logits(n)
         self._clock.stats.wait_s += time.perf_counter() - max(started, submission[1])
@@ -102,7 +102,12 @@ class Executor:
         self._submissions.rest()
         self._counted = True
 
-    def _submitted(self) -> tuple[float, float]:
+    def _await_device(self) -> float:
+        """Wait until the last batch is computed; when that was."""
+        self._await_submission()
+        return self._submissions.done()
+
+    def _await_submission(self) -> tuple[float, float]:
         """Wait until the last batch has been handed to the device; when that began and ended."""
         began, ended = self._submissions.submitted()
         if not self._counted:
@@ -112,14 +117,12 @@ class Executor:
 
     def state(self, seq: int) -> bytes:
         """What ``seq`` holds, as bytes; waits for the device."""
-        self._submitted()
-        self.backend.synchronize()
+        self._await_device()
         return self.backend.state(seq)
 
     def restore(self, restored: Restored, payload: bytes) -> bool:
         """Carry out ``restored``; False if llama.cpp refuses the payload. Waits for the device."""
-        self._submitted()
-        self.backend.synchronize()
+        self._await_device()
         for seq in restored.cut:
             self.backend.cut(seq, 0)
         if not self.backend.set_state(restored.holder, payload):

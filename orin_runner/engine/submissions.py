@@ -18,13 +18,13 @@ class Submissions:
 
     Args:
         backend: the context.
-        aside: make the calls on a thread of its own. It also waits for the device, so that the moment at which a batch
-            was done is known even if nobody asks for it then.
+        own_thread: make the calls on a thread of its own. It also waits for the device, so that the moment at which a
+            batch was done is known even if nobody asks for it then.
     """
 
-    def __init__(self, backend: Backend, *, aside: bool) -> None:
+    def __init__(self, backend: Backend, *, own_thread: bool) -> None:
         self._backend = backend
-        self._thread = ThreadPoolExecutor(1, "submit") if aside else None
+        self._thread = ThreadPoolExecutor(1, "submit") if own_thread else None
         self._submitted = _ended((0.0, 0.0))
         self._done: Future[float] | None = None
 
@@ -53,8 +53,9 @@ class Submissions:
 
     def rest(self) -> None:
         """Wait until no thread uses the context any more, and forget the last batch: the context may be freed then."""
+        wait([self._submitted])
         if self._done is not None:
-            wait([self._done])  # the thread's last work
+            wait([self._done])
         self._submitted, self._done = _ended((0.0, 0.0)), None
 
     def _submit(self, batch: Batch) -> tuple[float, float]:

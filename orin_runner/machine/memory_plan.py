@@ -98,7 +98,7 @@ def needs_of(requests: Sequence[Request]) -> Needs:
         row_share=rows / max(fresh + tree.n_unique, 1),
         generated=any(isinstance(request, GenerateRequest) for request in requests),
         tokens=tokens,
-        n_parts=1 + len(tree.cuts(MOST_CONTEXTS)),
+        n_parts=max(1 + len(tree.cuts(n)) for n in range(1, MOST_CONTEXTS + 1)),
     )
 
 

@@ -234,7 +234,7 @@ class Replicas:
                     yield sound[message.request], message.result
                 elif isinstance(message, _Cost):
                     replica.update(message.progress, message.stats)
-                    # Not before: the threads that hand out the requests would share Python's lock with it.
+                    # Not at the start: the threads that hand out the requests would share Python's lock with it.
                     asked = asked or _asked(answerable)
                     self.stats = self._together(asked)
                     if message.progress is None:

@@ -155,7 +155,7 @@ def load(
     """The model, which ``stack`` will close, and the seconds it took; ``Loading`` says how far it is."""
     before, said = time.perf_counter(), 0.0
     # Of a memory that the GPU shares, what stands in the page cache is missing. Elsewhere the cache is fast, and
-    # several threads read from it (patches/).
+    # several threads read from it where make has patched the library (patches/).
     mode = LoadMode.DIRECT if device.cuda and device.unified else LoadMode.READ
 
     def progress(share: float) -> None:

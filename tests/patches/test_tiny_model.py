@@ -22,6 +22,12 @@ from tests.support.runs import run_gguf, whole_rows
 
 CPU = Path("/proc/cpuinfo")
 AMX = CPU.is_file() and "amx_bf16" in CPU.read_text(encoding="utf-8")
+LIBRARY = Path(llama_cpp.__file__).parent / "lib" / "libggml-cpu.so"
+PATCHED = LIBRARY.is_file() and b"ggml_amx_bf16_mul_mat" in LIBRARY.read_bytes()
+pytestmark = [
+    pytest.mark.skipif(not AMX, reason="the processor has no amx_bf16: there is the plain kernel alone"),
+    pytest.mark.skipif(not PATCHED, reason="llama.cpp was compiled without the patch"),
+]
 TOKENS = np.random.default_rng(7).integers(259, 3000, 600).tolist()
 LENGTHS = (1, 2, 17, 33, 100, 257, 600)
 
@@ -48,15 +54,13 @@ def in_tiles(path: Path) -> Counter[str]:
     return Counter(re.findall(r"amx repack tensor \S+ of type (\w+)", "".join(said)))
 
 
-@pytest.mark.skipif(not AMX, reason="the processor has no amx_bf16: there is the plain kernel alone")
 def test_results_stay_within_the_noise(
     tiny: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most half as far again from the F32 file as the plain kernel is."""
     convert(Checkpoint.open(tiny), tmp_path / "f32.gguf", Options("f32"))
     exact = rows(tmp_path / "f32.gguf")
-    if not in_tiles(tiny_gguf):
-        pytest.skip("llama.cpp was compiled without the patch")
+    assert in_tiles(tiny_gguf)
     tiles = rows(tiny_gguf)
     defaults = llama_cpp.llama_model_default_params
 
@@ -72,14 +76,10 @@ def test_results_stay_within_the_noise(
     assert (tiles.argmax(axis=1) == plain.argmax(axis=1)).all()
 
 
-@pytest.mark.skipif(not AMX, reason="the processor has no amx_bf16: there is the plain kernel alone")
 def test_the_type_of_a_file_decides(tiny: Path, tmp_path: Path) -> None:
-    """Every BF16 matrix but the embedding table is packed, and no F16 one: the same weights in F16 are not faster."""
+    """Every BF16 matrix but the embedding table is packed, and no F16 one: the patch gains nothing there."""
     convert(Checkpoint.open(tiny), tmp_path / "bf16.gguf", Options("bf16"))
     convert(Checkpoint.open(tiny), tmp_path / "f16.gguf", Options("f16", allow_rounding=True))
-    packed = in_tiles(tmp_path / "bf16.gguf")
-    if not packed:
-        pytest.skip("llama.cpp was compiled without the patch")
     matrices = [tensor for tensor in read_header(tmp_path / "bf16.gguf").tensors if len(tensor.shape) == 2]
-    assert packed == {"bf16": len(matrices) - 1}
+    assert in_tiles(tmp_path / "bf16.gguf") == {"bf16": len(matrices) - 1}
     assert not in_tiles(tmp_path / "f16.gguf")

@@ -19,7 +19,7 @@ from eval.runs.meter import Meter
 from eval.runs.part import TaskCost
 from eval.runs.prediction import ROUNDING
 from eval.runs.resume import read_earlier
-from eval.runs.run import PAGE, Run, read_report
+from eval.runs.run import PAGE, RUN_CONFIG, Run, read_report
 from eval.runs.writer import RunWriter
 from orin_runner.errors import UserError
 from orin_runner.files import append_bytes, write_whole
@@ -193,7 +193,7 @@ def test_a_report_of_other_answers_is_no_end(tmp_path: Path) -> None:
     complete(folder)
 
 
-@pytest.mark.parametrize("target", ["{}", "../r/{}/x", "nowhere/x", "../chain/0"])
+@pytest.mark.parametrize("target", ["{}", "../r/{}/x", "nowhere/x", "../chain/0", "x" * 300])
 @pytest.mark.parametrize("name", sorted(FILES | {"run.toml"}))
 def test_a_link_to_itself_is_refused_before_anything_is_asked(tmp_path: Path, name: str, target: str) -> None:
     folder = tmp_path / "r"
@@ -206,6 +206,13 @@ def test_a_link_to_itself_is_refused_before_anything_is_asked(tmp_path: Path, na
     for resume in (False, True):
         with pytest.raises(UserError, match=f"{name} is a link that leads back to itself"):
             RunWriter(folder, HEADER, resume=resume)
+
+
+@pytest.mark.parametrize("name", [PAGE, RUN_CONFIG])
+def test_what_cannot_be_replaced_at_the_end_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / "r" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{name} is no regular file"):
+        RunWriter(tmp_path / "r", HEADER)
 
 
 @pytest.mark.parametrize("score", [1 + ROUNDING, -ROUNDING])

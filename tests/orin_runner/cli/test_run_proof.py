@@ -123,7 +123,7 @@ def test_altered_data_ends_a_run_and_taints_its_folder(refuted: Path, run: Path,
 def proving(model: Path, out: Path) -> Iterator[tuple[RunProof, RunWriter]]:
     """A run that has begun, its check beside it."""
     with RunProof(Notes(), examine(GGUFFile.open(model)), verify=None, mixes=False) as proof:
-        header = {"model": proof.before_answers().keys}
+        header = {"model": proof.before_answers(on_gpu=False).keys}
         with RunWriter(out, header) as writer:
             yield proof, writer
 

@@ -85,7 +85,7 @@ def test_time_between_calls_is_what_no_call_covers() -> None:
 
 def test_the_end_of_a_batch_is_when_the_device_was_done_not_when_its_rows_were_read() -> None:
     """A batch that nobody waited for was done before: what follows counts as time with nothing on the device."""
-    executor, stats = Executor(FakeContext(16), aside=True), DecodeStats()
+    executor, stats = Executor(FakeContext(16), own_thread=True), DecodeStats()
     executor.count_into(DeviceClock(stats), DecodeStats())
     builder = BatchBuilder()
     builder.add(np.arange(4, dtype=np.int32), 0, 0)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from orin_runner.batching.batch import Batch, BatchBuilder, Copy, Cut
+from orin_runner.engine.device_clock import DeviceClock
 from orin_runner.engine.executor import Executor
 from orin_runner.model.llama import DecodeError
+from orin_runner.runner import DecodeStats
 from tests.support.fake_llama import FakeContext
 
 PATIENCE_S = 20.0
@@ -59,7 +61,7 @@ def branch() -> Batch:
 def test_submit_returns_before_the_backend_does_and_copies_wait_for_it() -> None:
     """What prepares the next batch must not change cells while ``llama_decode`` looks for them."""
     gate = Gate()
-    executor = Executor(gate, aside=True)
+    executor = Executor(gate, own_thread=True)
     first = tokens(1, 2, 3)
     first.cuts.append(Cut(0, 2))
     executor.submit(first.build())
@@ -74,7 +76,7 @@ def test_submit_returns_before_the_backend_does_and_copies_wait_for_it() -> None
 def test_calls_of_two_contexts_run_at_once() -> None:
     """The second is in its submission while the first still is."""
     gates = [Gate(), Gate()]
-    executors = [Executor(gate, aside=True) for gate in gates]
+    executors = [Executor(gate, own_thread=True) for gate in gates]
     for executor in executors:
         executor.submit(tokens(1, 2, 3).build())
     assert all(gate.entered.wait(PATIENCE_S) for gate in gates)
@@ -85,13 +87,37 @@ def test_calls_of_two_contexts_run_at_once() -> None:
         executor.rest()
 
 
+def test_a_submission_is_counted_once_and_not_as_waiting() -> None:
+    """However often it is waited for: by ``prepare`` of the next batch, and by ``rows``."""
+    gate, stats = Gate(), DecodeStats()
+    executor = Executor(gate, own_thread=True)
+    executor.count_into(DeviceClock(stats), DecodeStats())
+    executor.submit(tokens(1, 2, 3).build())
+    threading.Timer(0.2, gate.let.set).start()
+    executor.prepare(branch())
+    executor.rows(1)
+    assert 0.1 < stats.submit_s < 0.39
+    assert stats.wait_s < 0.1
+    executor.rest()
+
+
+def test_rest_waits_for_the_thread() -> None:
+    """The context may be freed behind it."""
+    gate = Gate()
+    executor = Executor(gate, own_thread=True)
+    executor.submit(tokens(1, 2, 3).build())
+    threading.Timer(0.1, gate.let.set).start()
+    executor.rest()
+    assert gate.calls == ["submit"]
+
+
 @pytest.mark.parametrize("asked", ["prepare", "rows", "state"])
 def test_a_refused_batch_is_told_by_the_next_call(asked: str) -> None:
     """Whatever comes next; a run that begins afterwards knows nothing of it."""
     gate = Gate()
     gate.fails = True
     gate.let.set()
-    executor = Executor(gate, aside=True)
+    executor = Executor(gate, own_thread=True)
     executor.submit(tokens(1, 2, 3).build())
     calls = {
         "prepare": lambda: executor.prepare(branch()),
