@@ -131,7 +131,7 @@ class TestWhatIsMeasured:
         assert {each.shape.n_contexts for each in found["asked"] if each.shape is not None} == {1, 2, 3, 4}
 
     def test_a_fast_device_has_more_to_do(self, measuring: Measuring) -> None:
-        """So much that a repetition takes its share of the two seconds: 2/3 of them, of 1,024 tokens a family, 1,792 with texts."""
+        """So much that a repetition takes 2/3 of a second: of 1,024 tokens a family, 1,792 with texts."""
         texts = {("texts", shape): 30 * 1792 * 1.5 for shape in (None, Shape(1, 512, 512), Shape(2, 512, 512))}
         found = measuring(answering(texts, rest=20 * 1024 * 1.5))
         assert {row["n"] for row in found["rows"] if row["work"] == "scores"} == {20}
