@@ -49,7 +49,9 @@ def changed(before: list[str], lines: list[str]) -> list[str]:
 def sections(patch: str) -> Iterator[tuple[str, str, str, list[str]]]:
     """Of every file its name, git's hashes before and after, and the lines of its hunks. Raises `MisfitError`."""
     for section in re.split(r"(?m)^diff --git .*\n", patch)[1:]:
-        head, body = section.split("\n+++ b/", 1)
+        head, kept, body = section.partition("\n+++ b/")
+        if not kept:
+            raise MisfitError("it removes a file or changes a binary one")
         name, *lines = body.splitlines(keepends=True)
         hashes = HEAD.search(head)
         if hashes is None:
@@ -85,10 +87,13 @@ def main(arguments: list[str]) -> int:
     patch, source = map(Path, arguments)
     try:
         files = results(patch.read_text(encoding="utf-8"), source / "vendor" / "llama.cpp")
-    except (OSError, MisfitError) as problem:
+        if not files:
+            raise MisfitError("it changes no file")
+    except (OSError, UnicodeDecodeError, MisfitError) as problem:
         print(f"{patch.name} does not fit {source.name}: {problem}; PATCHES=no compiles it as it is", file=sys.stderr)
         return 2
     for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return 0
 

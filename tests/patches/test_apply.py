@@ -74,6 +74,12 @@ def test_it_changes_and_adds_files(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"old.c": AFTER, "new.c": NEW}
 
 
+def test_a_new_file_may_lie_in_a_new_folder(tmp_path: Path) -> None:
+    patch = PATCH.replace("ggml/new.c", "ggml/more/new.c")
+    assert applied(tmp_path, patch, source(tmp_path)) == 0
+    assert contents(tmp_path) == {"old.c": AFTER, "new.c": NEW}
+
+
 @pytest.mark.parametrize(
     ("old", "patch", "said"),
     [
@@ -82,8 +88,10 @@ def test_it_changes_and_adds_files(tmp_path: Path) -> None:
         (BEFORE, PATCH.replace("+new\n", "+newer\n"), "ggml/new.c does not become the file that the patch names"),
         (BEFORE, PATCH.replace(" line 19\n", " line nine\n"), "line 19 is not the one in the patch"),
         (BEFORE, PATCH.replace(blob(NEW.encode()), "5c8dab1"), "ggml/new.c: no full hashes in the patch"),
+        (BEFORE, PATCH.replace("+++ b/ggml/old.c", "+++ /dev/null"), "it removes a file or changes a binary one"),
+        (BEFORE, "", "it changes no file"),
     ],
-    ids=["another version", "applied before", "another result", "another context", "short hashes"],
+    ids=["another version", "applied before", "another result", "another context", "short hashes", "removed", "empty"],
 )
 def test_what_does_not_fit_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, patch: str, said: str
@@ -100,7 +108,9 @@ def test_what_does_not_fit_is_refused(
 def test_no_source_and_no_patch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "no.patch"), str(tmp_path)]) == 2
     assert main([]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    (tmp_path / "binary.patch").write_bytes(b"\xff")
+    assert main([str(tmp_path / "binary.patch"), str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
 
 
 def patch_file(name: str) -> Path:
