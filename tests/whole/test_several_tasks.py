@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_takes_other_tasks_off(tmp_path: Path, tiny: Path, data: Path) -> None:
     model = tmp_path / "tiny.gguf"
     convert(Checkpoint.open(tiny), model, Options())
-    holds(watched_run(tmp_path / "run", "eval", *TASKS, "--model", model, "--data", data, "--limit", "12"))
+    holds(watched_run(tmp_path / "run", "eval", *TASKS, "--model", model, "--data", data, "--limit", "60"))
 
 
 def test_the_reference_takes_other_tasks_off(tmp_path: Path, tiny: Path, data: Path) -> None:
