@@ -28,13 +28,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.asked import questions_of
 from eval.encoding import Question
-from eval.evaluate import prepare
 from eval.predict import predict
 from eval.runs.run import Run
-from eval.tasks.base import LoadOptions, Task
+from eval.tasks.base import Task
 from eval.tasks.registry import get_task
-from eval.truncation import TooLong, fitted
 from orin_runner.console import Notes, say
 from orin_runner.errors import UserError
 from orin_runner.model.gguf_file import GGUFFile
@@ -86,14 +85,13 @@ def lacks_vllm(python: str) -> bool:
         ) from error
 
 
-def questions_of(task: Task, file: GGUFFile, encoder: Tokenizer, args: argparse.Namespace) -> list[Question]:
+def choices_of(task: Task, file: GGUFFile, encoder: Tokenizer, args: argparse.Namespace) -> list[Question]:
     """The questions of ``orin-run eval`` with the same options.
 
     Raises:
         UserError: the data is not usable, or the task asks for texts.
     """
-    item = prepare(task, LoadOptions(args.data, limit=args.limit), encoder)
-    questions = fitted(item, file.n_ctx_train, TooLong.TRUNCATE).questions
+    questions = questions_of(task, file, encoder, args.data, args.limit)
     if not all(isinstance(question.request, ScoreRequest) for question in questions):
         raise UserError(f"{task.name} asks for texts", "name tasks that score choices, like mmlu or hellaswag")
     return questions
@@ -225,7 +223,7 @@ def measure(args: argparse.Namespace) -> None:
     say(f"|{' --- |' * len(COLUMNS)}")
     for name in args.tasks.split(","):
         task = get_task(name)
-        questions = questions_of(task, file, encoder, args)
+        questions = choices_of(task, file, encoder, args)
         for row in rows(name, [orin_side(task, questions, args), vllm_side(task, questions, encoder, args)]):
             say(row)
 

@@ -34,7 +34,7 @@ ENDS = (
         EXITS,
         "    outer = Interruptions.in_force\n",
         "    outer = None\n",
-        (f"{TEST_EXITS}a_signal_behind_a_program_within_another_is_said",),
+        (f"{TEST_EXITS}a_signal_behind_the_program_is_said",),
     ),
     Break(
         "files: only links to nothing lead nowhere",

@@ -102,10 +102,10 @@ class Executor:
         self._submissions.rest()
         self._counted = True
 
-    def _await_device(self) -> float:
-        """Wait until the last batch is computed; when that was."""
+    def _await_device(self) -> None:
+        """Wait until the last batch is computed."""
         self._await_submission()
-        return self._submissions.done()
+        self._submissions.done()
 
     def _await_submission(self) -> tuple[float, float]:
         """Wait until the last batch has been handed to the device; when that began and ended."""

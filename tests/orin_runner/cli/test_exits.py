@@ -238,9 +238,10 @@ exits.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "error: interrupted by SIGTERM\n")
 
 
+@pytest.mark.parametrize("start", ["program", "lambda: exits.run(program)"], ids=["alone", "within another"])
 @pytest.mark.parametrize("how", list(STATUS), ids=lambda how: how.name)
-def test_a_signal_behind_the_program_is_said(how: signal.Signals) -> None:
-    """When it has ended and its handlers are being put back."""
+def test_a_signal_behind_the_program_is_said(how: signal.Signals, start: str) -> None:
+    """When it has ended and its handlers are being put back. ``python -m convert`` is one within another."""
     program = f"""
 import os, sys
 from orin_runner.cli import exits
@@ -254,29 +255,7 @@ def program():
     sys.setprofile(watch)
     print("done", flush=True)
 
-exits.run_process(program)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert (done.returncode, done.stdout, done.stderr) == (STATUS[how], "done\n", f"{LINE[how]}\n")
-
-
-@pytest.mark.parametrize("how", list(STATUS), ids=lambda how: how.name)
-def test_a_signal_behind_a_program_within_another_is_said(how: signal.Signals) -> None:
-    """``python -m convert`` runs a command line within ``run_process``: the inner one is leaving when it comes."""
-    program = f"""
-import os, sys
-from orin_runner.cli import exits
-
-def watch(frame, event, arg):
-    if event == "call" and frame.f_code is exits.Interruptions.__exit__.__code__:
-        sys.setprofile(None)
-        os.kill(os.getpid(), {how.value})
-
-def program():
-    sys.setprofile(watch)
-    print("done", flush=True)
-
-exits.run_process(lambda: exits.run(program))
+exits.run_process({start})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (STATUS[how], "done\n", f"{LINE[how]}\n")
