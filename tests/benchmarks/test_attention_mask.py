@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.attention_mask import Kernel, Mask, MaskedCache, Pairs, kept_first, plan_for, prompts_only, replay
+from benchmarks.attention_mask import Kernel, Pairs, kept_first, plan_for, prompts_only, replay
 from benchmarks.cpu_time import Nodes, watched
+from benchmarks.masked_cache import Mask, MaskedCache
 from orin_runner.batching.batch import Batch, BatchBuilder, Cut
 from orin_runner.batching.packer import Budget
 from orin_runner.engine.executor import Executor
